@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,18 +13,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from hdgan.acceleration.parity import Arguments, Parity, compare
-from hdgan.acceleration.program import Program, install, uninstall
+from hdgan.acceleration.program import Program, install, program_of, uninstall
 from hdgan.acceleration.report import Report
 from hdgan.acceleration.sandbox import sandbox
 from hdgan.acceleration.units import Given, Search, wrapper_of
-
-_REMEDIES = {
-    "is wrapped in DistributedDataParallel": "accelerate the network before it is wrapped",
-    "is sharded by FSDP": "accelerate the network before it is sharded",
-    "is compiled already": "accelerate the network first and compile it then",
-    "is a TorchScript module": "accelerate the network that it was made of",
-    "is a torch.fx.GraphModule": "accelerate the network that it was made of",
-}
+from hdgan.wording import first_line
 
 
 def accelerate(
@@ -37,12 +31,13 @@ def accelerate(
     These become one op each: an instance norm (of planes or volumes) with the ReLU or leaky ReLU, the residual addition
     and the padding that follow it; average pyramids; the convolution of F.one_hot planes; and instance-wise average
     pooling. The module stays the same object with the same parts, parameters, state dict and hooks. Only its forward is
-    another one, or the forwards of its parts. Copies, pickles, torch.compile, torch.export, DataParallel and
+    replaced, or the forwards of some of its parts. Copies, pickles, torch.compile, torch.export, DataParallel and
     DistributedDataParallel work as before; TorchScript does not take it.
 
     What the original forward decides in Python is decided once, here. A call for which it would decide otherwise (other
-    flags or options, an argument that is missing, a part that was exchanged, a hook) runs the original forward. A
-    forward whose decisions cannot be foreseen is left as it is, and its parts are looked at one by one.
+    flags, options or global constants, an argument that is missing, a part that was exchanged, a hook) runs the
+    original forward. A forward that depends on anything else outside of it, or that changes something, is left as it
+    is, and its parts are looked at one by one.
 
     Results differ by rounding. There are three more differences. A norm keeps the memory format channels_last, where
     PyTorch's returns contiguous tensors; dropout after it then drops other elements under the same seed. Under autocast
@@ -54,11 +49,11 @@ def accelerate(
 
     Args:
         module: the network, in any mode, on any device.
-        example: what the network is called with: a tensor, a tuple of arguments, or a dict of keyword arguments; small
-            and typical. The accelerated network is compared with the original on it, forward and backward, in training
-            and evaluation mode, in float64 and in its own dtype (`hdgan.acceleration.parity`), which takes 17 runs.
-            Without an example, what is exact by construction is replaced and nothing is compared. Instance-wise average
-            pooling is only recognised by an example.
+        example: what the network is called with: a tensor, a tuple of arguments, or a dict of keyword arguments. The
+            accelerated network is compared with the original on it, forward and backward, in training and evaluation
+            mode, in float64 and in its own dtype (`hdgan.acceleration.parity`), which takes 17 runs. The smallest image
+            that the network takes is enough. Without an example, what is exact by construction is replaced and nothing
+            is compared. Instance-wise average pooling is only recognised by an example.
         skip: names of parts that are to be left alone, as in `named_modules`.
 
     Returns:
@@ -67,14 +62,16 @@ def accelerate(
     Raises:
         TypeError: no nn.Module, or no example of the kinds above.
         ValueError: a module that is wrapped, compiled or scripted; an example that the module does not take; no part of
-            a name in `skip`.
+            a name in `skip`; a profiler that runs.
         ParityError: the accelerated network differs from the original by more than rounding, or cannot be compared with
             it. The module is the original again.
     """
     _check(module, skip)
-    if wrapper_of(module) is not None:
-        return Report(type(module).__name__, notes=["accelerated already: nothing was changed"])
+    if program_of(module) is not None:
+        return Report(type(module).__name__, comparisons=[], notes=["accelerated already: nothing was changed"])
     arguments = None if example is None else _arguments(example)
+    if any(isinstance(x, Tensor) and x.is_meta for x in pytree.tree_leaves(arguments)):
+        raise ValueError("accelerate: expected an example with values, got one on the device meta")
     given: Given = {} if arguments is None else _calls(module, arguments)
     search = Search(module, given, {module.get_submodule(name) for name in skip})
     programs = search.programs
@@ -83,13 +80,13 @@ def accelerate(
         for part, program in programs.items():
             install(part, program)
         if arguments is not None and programs:
-            comparisons = compare(module, arguments, partial(_originally, programs))
+            comparisons = compare(module, arguments, partial(_originally, programs), search.summed)
     except BaseException:
         for part in programs:
             uninstall(part)
         raise
-    units = [path for path, part in module.named_modules() if part in programs]
-    return Report(type(module).__name__, search.replaced, search.kept, units, comparisons)
+    modules = [path for path, part in module.named_modules() if part in programs]
+    return Report(type(module).__name__, search.replaced, search.kept, modules, comparisons)
 
 
 def undo(module: nn.Module) -> None:
@@ -112,11 +109,13 @@ def _originally(programs: Mapping[nn.Module, Program]) -> Iterator[None]:
 def _check(module: Any, skip: Sequence[str]) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"accelerate: expected an nn.Module, got {type(module).__name__}")
-    reason = wrapper_of(module)
-    if reason in _REMEDIES:
-        raise ValueError(f"accelerate: this {type(module).__name__} {reason}; {_REMEDIES[reason]}")
-    if isinstance(skip, str):
+    wrapper = wrapper_of(module)
+    if wrapper is not None and program_of(module) is None:
+        raise ValueError(f"accelerate: this {type(module).__name__} {'; '.join(wrapper)}")
+    if isinstance(skip, str) or not isinstance(skip, Collection):
         raise TypeError(f"accelerate: expected skip to be a sequence of names, got {skip!r}")
+    if sys.getprofile() is not None:  # tracing needs its place
+        raise ValueError("accelerate: a profiler is running; accelerate the network before it starts")
     names = {name for name, _ in module.named_modules()}
     for name in skip:
         if name not in names:
@@ -150,8 +149,8 @@ def _calls(module: nn.Module, arguments: Arguments) -> Given:
         with sandbox(module):
             module(*args, **kwargs)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"accelerate: {type(module).__name__} does not take this example: {reason}") from error
+        name = type(module).__name__
+        raise ValueError(f"accelerate: {name} does not take this example: {first_line(error)}") from error
     finally:
         for handle in handles:
             handle.remove()

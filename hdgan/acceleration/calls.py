@@ -7,6 +7,7 @@ dimension) it calls one layer after the other, as the original does, with the sa
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,6 +93,7 @@ def norm_act(
     pad: Pad = None,
     *,
     margin: int = 0,
+    in_place: bool = False,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
@@ -102,11 +104,12 @@ def norm_act(
         norm, act, pad: the layers.
         residual: what is added, of the shape of x, or None.
         margin: pixels by which the residual is padded, which are not added.
+        in_place: whether the layers add the residual in place, so that the sum keeps its dtype and shape.
         weight, bias: of a call of F.instance_norm.
     """
     eps, activation, padding = eps_of(norm), activation_of(act), padding_of(pad)
     if eps is None or activation is None or padding is None or not _suits(x, norm, residual, margin, padding):
-        return _one_by_one(x, norm, act, residual, pad, margin, weight, bias)
+        return _one_by_one(x, norm, act, residual, pad, margin, in_place, weight, bias)
     if isinstance(norm, nn.Module):
         weight, bias = norm.weight, norm.bias  # type: ignore[assignment]
     kind, slope = activation
@@ -143,6 +146,7 @@ def _one_by_one(
     residual: Tensor | None,
     pad: Pad,
     margin: int,
+    in_place: bool,
     weight: Tensor | None,
     bias: Tensor | None,
 ) -> Tensor:
@@ -151,11 +155,11 @@ def _one_by_one(
         y = act(y) if isinstance(act, nn.Module) else F.leaky_relu(y, act) if act else F.relu(y)
     if residual is not None:
         inner = slice(margin, -margin or None)
-        y = y + residual[..., inner, inner]
+        y = operator.iadd(y, residual[..., inner, inner]) if in_place else y + residual[..., inner, inner]
     return _padded(y, pad)
 
 
-def lone_norm(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
+def norm_alone(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
     """What an instance norm computes whose own forward is replaced by this one."""
     own = nn.InstanceNorm2d if isinstance(norm, nn.InstanceNorm2d) else nn.InstanceNorm3d
     as_usual = norm.running_mean is None and x.dim() == NORMS.index(own) + 4 and x.shape[1] == norm.num_features

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from hdgan.acceleration.aliases import Aliases, is_fresh, mutates
 from hdgan.acceleration.nodes import Found, argument_of, only_user
 from hdgan.acceleration.reads import Reads
 from hdgan.acceleration.stems import fuse_stems
+from hdgan.wording import count
 
 _NOTHINGS = (nn.Identity, nn.Dropout, nn.Dropout2d)
 """Layers that do nothing, if they drop nothing."""
@@ -25,16 +26,24 @@ _ADDS_IN_PLACE: tuple[Any, ...] = (operator.iadd,)
 _PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "constant": "zero"}
 
 
+class _LeftLayer(nn.Module):
+    """A layer that could do anything."""
+
+
+_LEFT_LAYER = _LeftLayer()
+
+
 class Rewriter:
     """Puts the ops into a graph.
 
     Args:
         root: the module whose forward it is of.
         graph: is changed.
+        left: layers that are to be called as they are.
     """
 
-    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
-        self.root, self.graph = root, graph
+    def __init__(self, root: nn.Module, graph: fx.Graph, left: Set[nn.Module] = frozenset()) -> None:
+        self.root, self.graph, self._left = root, graph, left
         self.reads: list[Reads] = []
         """What the changes take for granted, beside what the graph does."""
         self._paths = {module: path for path, module in root.named_modules()}
@@ -59,10 +68,11 @@ class Rewriter:
         return [*self._fused.values(), *self.found]
 
     def layer(self, node: Any) -> nn.Module | None:
-        """The layer that a node calls."""
+        """The layer that a node calls, or one of no known kind for a layer that is left."""
         if not isinstance(node, fx.Node) or node.op != "call_module":
             return None
-        return self.root.get_submodule(str(node.target))
+        layer = self.root.get_submodule(str(node.target))
+        return _LEFT_LAYER if layer in self._left else layer
 
     # What a node is. Layers are given as they are; of calls only what the op needs.
 
@@ -102,7 +112,7 @@ class Rewriter:
             return 0.0
         if node.op == "call_method" and node.target in ("relu", "relu_"):
             return 0.0
-        if node.op == "call_function" and node.target in (F.leaky_relu, torch.nn.functional.leaky_relu_):
+        if node.op == "call_function" and node.target in (F.leaky_relu, F.leaky_relu_):
             slope = argument_of(node, "negative_slope", 1, 0.01)
             return slope if isinstance(slope, float) and 0 < slope < 1 else None
         return None
@@ -112,7 +122,7 @@ class Rewriter:
         layer = self.layer(node)
         if layer is not None:
             return layer if calls.padding_of(layer) is not None else None
-        if node.op != "call_function" or node.target not in (F.pad, torch.nn.functional.pad):
+        if node.op != "call_function" or node.target is not F.pad:
             return None
         sides, mode = argument_of(node, "pad", 1), argument_of(node, "mode", 2, "constant")
         value = argument_of(node, "value", 3)
@@ -124,13 +134,12 @@ class Rewriter:
     def _addend(self, node: fx.Node, chain: fx.Node) -> fx.Node | None:
         """What a node adds to a chain, if it is a sum of the two that leaves its other operand alone."""
         method = node.op == "call_method" and node.target in ("add", "add_")
-        in_place = node.target in _ADDS_IN_PLACE or node.target == "add_"
         function = node.op == "call_function" and node.target in (*_ADDS, *_ADDS_IN_PLACE)
         if not (function or method) or node.kwargs or len(node.args) != 2:
             return None
         first, second = node.args
         other = second if first is chain else first
-        if not isinstance(other, fx.Node) or other is chain or (in_place and first is not chain):
+        if not isinstance(other, fx.Node) or other is chain or (_adds_in_place(node) and first is not chain):
             return None
         return other
 
@@ -181,6 +190,8 @@ class Rewriter:
             members.append(after)
             words.append("residual")
             options["residual"], place = addend, after
+            if _adds_in_place(after):
+                options["in_place"] = True
         with self.graph.inserting_before(place):
             references = {name: self.reference(value) for name, value in options.items()}
             fused = self.graph.call_function(calls.norm_act, (x, references.pop("norm")), references)
@@ -238,7 +249,7 @@ class Rewriter:
                 node.replace_all_uses_with(result)
         for node in reversed(chain):
             self.graph.erase_node(node)
-        self.found.append(Found(where, f"average pyramid, {len(chain)} level{'s' * (len(chain) > 1)}"))
+        self.found.append(Found(where, f"average pyramid, {count(len(chain), 'level')}"))
         return chain
 
     def reference(self, value: Any) -> Any:
@@ -252,6 +263,10 @@ def _bound(function: Callable[..., Any], node: fx.Node) -> dict[str, Any]:
     bound = inspect.signature(function).bind(*node.args, **node.kwargs)
     bound.apply_defaults()
     return bound.arguments
+
+
+def _adds_in_place(node: fx.Node) -> bool:
+    return node.target in _ADDS_IN_PLACE or node.target == "add_"
 
 
 def _between(start: fx.Node, end: fx.Node) -> Iterator[fx.Node]:

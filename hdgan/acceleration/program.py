@@ -10,15 +10,18 @@ import copyreg
 import importlib
 import inspect
 import linecache
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.reads import Reads, same
+from hdgan.acceleration.reads import GlobalRead, Reads, Shared, same
 
 _PROGRAM = "_hdgan_program"
 
@@ -28,26 +31,18 @@ def is_integer(x: Tensor) -> bool:
     return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
 
 
-class Slot:
-    """Stands for an argument that is a tensor.
+class Slot(Enum):
+    """Stands for an argument that is a tensor."""
 
-    Args:
-        name: of the constant that it is.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __reduce__(self) -> str:
-        return self._name
+    TENSOR = "any tensor"
+    IDS = "a tensor of integers"
 
     def takes(self, given: Any) -> bool:
         """Whether an argument is one."""
-        return isinstance(given, Tensor) and (self is TENSOR or is_integer(given))
+        return isinstance(given, Tensor) and (self is Slot.TENSOR or is_integer(given))
 
 
-TENSOR, IDS = Slot("TENSOR"), Slot("IDS")
-"""Any tensor, and one of integers."""
+TENSOR, IDS = Slot.TENSOR, Slot.IDS
 
 
 @dataclass(eq=False)
@@ -60,7 +55,7 @@ class Version:
     """What this code refers to."""
     arguments: tuple[Any, ...]
     """The arguments of the original forward that it is for: TENSOR, or a value."""
-    reads: tuple[Reads, ...]
+    reads: tuple[Reads | GlobalRead | Shared, ...]
     run: Callable[..., Any] = field(init=False)
     """The function of the code."""
 
@@ -72,7 +67,7 @@ class Version:
         self.run = space["forward"]
 
     @classmethod
-    def of(cls, graph: fx.Graph, arguments: tuple[Any, ...], reads: tuple[Reads, ...]) -> Version:
+    def of(cls, graph: fx.Graph, arguments: tuple[Any, ...], reads: tuple[Reads | GlobalRead | Shared, ...]) -> Version:
         """The version that a graph is."""
         code = graph.python_code("self")
         return cls(code.src, dict(code.globals), arguments, reads)
@@ -120,32 +115,26 @@ class Program:
     original: type[nn.Module]
     """The class of the module."""
     versions: tuple[Version, ...]
-    _classes: list[type[nn.Module]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def kind(self) -> type[nn.Module]:
         """The class with this forward. Its name is that of the original class."""
-        if not self._classes:
-            original = self.original
-            names = {
-                "forward": _forward(original, self.versions),
-                "__module__": original.__module__,
-                "__qualname__": original.__qualname__,
-                "__doc__": original.__doc__,
-                "__reduce_ex__": _reduce,
-                _PROGRAM: self,
-            }
-            self._classes.append(type(original.__name__, (original,), names))
-        return self._classes[0]
+        original = self.original
+        names = {
+            "forward": _forward(original, self.versions),
+            "__module__": original.__module__,
+            "__qualname__": original.__qualname__,
+            "__doc__": original.__doc__,
+            "__reduce_ex__": _reduce,
+            _PROGRAM: self,
+        }
+        return type(original.__name__, (original,), names)
 
     def __deepcopy__(self, memo: Any) -> Program:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {"original": self.original, "versions": self.versions}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _classes=[])
 
 
 def program_of(module: nn.Module) -> Program | None:
@@ -169,7 +158,13 @@ def uninstall(module: nn.Module) -> Program | None:
 
 def parameters_of(kind: type[nn.Module]) -> list[inspect.Parameter]:
     """What the forward of a class takes, without the module."""
-    return list(inspect.signature(kind.forward).parameters.values())[1:]
+    if sys.version_info >= (3, 14):  # evaluates annotations late, and they may name what only type checkers import
+        from annotationlib import Format
+
+        signature = inspect.signature(kind.forward, annotation_format=Format.FORWARDREF)
+    else:
+        signature = inspect.signature(kind.forward)
+    return list(signature.parameters.values())[1:]
 
 
 def _forward(original: type[nn.Module], versions: tuple[Version, ...]) -> Callable[..., Any]:
@@ -198,7 +193,6 @@ def _forward(original: type[nn.Module], versions: tuple[Version, ...]) -> Callab
     forward.__defaults__ = tuple(value for name, value in given_defaults.items() if name not in keyword_only)
     forward.__kwdefaults__ = {name: value for name, value in given_defaults.items() if name in keyword_only}
     forward.__doc__ = original.forward.__doc__
-    forward.__annotations__ = dict(getattr(original.forward, "__annotations__", {}))
     return forward
 
 

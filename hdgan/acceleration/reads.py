@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from hdgan.ops._torch_internals import has_hooks
+from hdgan.ops._torch_internals import has_hooks, is_compiled
 
 _MISSING = object()
 
@@ -21,11 +22,15 @@ class Reads:
     kind: type[nn.Module] | None
     """Its class, where that matters: the graph contains what it does, or finds others by it."""
     parts: tuple[str, ...] | None
-    """The names of its parts, where the graph finds others by it."""
+    """The names of its parts, parameters and buffers, where the graph finds others by it."""
     inlined: bool
     """Whether the graph contains what its forward does. It may then have no hooks, and no forward of its own."""
     values: tuple[tuple[tuple[str, ...], Any], ...] = ()
     """Attributes that were read, each as the names that lead to it, and their values."""
+
+    def is_of_mode(self) -> bool:
+        """Whether the mode was read."""
+        return any(names == ("training",) for names, _ in self.values)
 
     def hold(self, root: nn.Module) -> bool:
         """Whether all of it is still so."""
@@ -50,9 +55,45 @@ class Reads:
         return True
 
 
+@dataclass(frozen=True)
+class GlobalRead:
+    """A global variable that was read, and its value."""
+
+    module: str
+    """The Python module that it belongs to."""
+    names: tuple[str, ...]
+    """The names that lead to it from there."""
+    expected: Any
+
+    def hold(self, _: nn.Module) -> bool:
+        """Whether it is still so."""
+        value: Any = sys.modules.get(self.module)
+        for name in self.names:
+            value = getattr(value, name, _MISSING)
+        return same(value, self.expected)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The names of one part, parameter or buffer that has several, of which the graph uses the first."""
+
+    paths: tuple[tuple[str, ...], ...]
+
+    def hold(self, root: nn.Module) -> bool:
+        """Whether it is still one."""
+        found = []
+        for path in self.paths:
+            value: Any = root
+            for name in path:
+                value = getattr(value, name, None)
+            found.append(value)
+        return all(value is found[0] for value in found)
+
+
 def parts_of(module: nn.Module) -> tuple[str, ...]:
-    """The names of the parts that a module has."""
-    return tuple(name for name, part in module._modules.items() if part is not None)
+    """The names of the parts, parameters and buffers that a module has."""
+    registries = module._modules, module._parameters, module._buffers
+    return tuple(name for registry in registries for name, held in registry.items() if held is not None)
 
 
 def same(value: Any, expected: Any) -> bool:
@@ -64,6 +105,6 @@ def why_left(module: nn.Module) -> str | None:
     """Why a module has to be called as it is: something may see that it is called."""
     if "forward" in module.__dict__:
         return "has a forward of its own"
-    if getattr(module, "_compiled_call_impl", None) is not None:
+    if is_compiled(module):
         return "is compiled"
     return "has hooks" if has_hooks(module) else None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hdgan.acceleration.parity import Parity
+from hdgan.wording import count
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Report:
     """The class of the module."""
     replaced: Sequence[Replaced] = ()
     kept: Sequence[NotReplaced] = ()
-    units: Sequence[str] = ()
+    modules: Sequence[str] = ()
     """The paths of the modules whose forward was replaced; "" is the module itself."""
     comparisons: Sequence[Parity] | None = None
     """Each comparison on the example; None if there was none."""
     notes: Sequence[str] = field(default=())
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: {_count(len(self.replaced), 'replacement')}, {len(self.kept)} kept"]
+        lines = [f"{self.name}: {count(len(self.replaced), 'replacement')}, {len(self.kept)} kept"]
         rows = [(f"{row.where or self.name}", row.what) for row in self.replaced]
         lines += _table("replaced", rows)
         lines += _table("kept", [(row.where or self.name, f"{row.what}: {row.why}") for row in self.kept])
@@ -58,7 +59,3 @@ def _table(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
         return []
     width = max(len(where) for where, _ in rows)
     return [f"{title}:", *(f"  {where:{width}}  {what}" for where, what in rows)]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

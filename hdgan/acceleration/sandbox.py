@@ -14,14 +14,19 @@ from torch import Tensor, nn
 from hdgan.seeding import seed_everything
 
 _SEED = 20181117
+_HOLDERS = (list, dict, set, Tensor, torch.Generator)
 
 
 @contextmanager
 def preserved(module: nn.Module) -> Iterator[None]:
-    """Give a module its flags, attributes, and the lists and dicts among them back, after what happens in the block."""
+    """Give a module its flags and attributes back, after what happens in the block.
+
+    The lists, dicts, sets, tensors and random generators among the attributes get their contents back. What lies
+    deeper, such as a tensor in a list, does not.
+    """
     parts = [(part, dict(part.__dict__)) for part in module.modules()]
-    held = [value for _, before in parts for name, value in before.items() if not _is_registry(name)]
-    contents = [(value, value.copy()) for value in held if isinstance(value, list | dict)]
+    held = [value for _, before in parts for value in before.values()]
+    contents = [(value, _content(value)) for value in held if isinstance(value, _HOLDERS)]
     try:
         yield
     finally:
@@ -75,13 +80,20 @@ def gpus_of(module: nn.Module) -> list[int]:
     return sorted({tensor.get_device() for tensor in (*module.parameters(), *module.buffers()) if tensor.is_cuda})
 
 
-def _is_registry(name: str) -> bool:
-    """Whether an attribute is one of those in which nn.Module keeps tensors, parts and hooks."""
-    return name in vars(nn.Module())
+def _content(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    return value.detach().clone() if isinstance(value, Tensor) else value.copy()
 
 
+@torch.no_grad()
 def _refill(value: Any, before: Any) -> None:
-    if isinstance(value, list):
+    if isinstance(value, torch.Generator):
+        value.set_state(before)
+    elif isinstance(value, Tensor):
+        if not torch.equal(value, before):
+            value.copy_(before)
+    elif isinstance(value, list):
         value[:] = before
     else:
         value.clear()

@@ -1,9 +1,10 @@
 """The graph of a forward, with everything that it took for granted.
 
 torch.fx runs a forward once, on stand-ins for its tensors, and writes down the operations. Python values are not
-written down: what depends on `self.training`, on a flag or on an argument is as it was in that one run. Whatever was
-read is therefore noted (`Reads`), and an accelerated forward compares it before each call. What cannot be noted makes
-a module untraceable: it is called as a whole, and its parts are traced on their own.
+written down: what depends on `self.training`, on a flag, a global or an argument is as it was in that one run. Whatever
+was read is therefore noted (`reads.py`), and an accelerated forward compares it before each call. What cannot be noted
+makes a module untraceable: it is called as a whole, and its parts are traced on their own. So does a second run that
+gives another graph.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.reads import Reads, parts_of, why_left
+from hdgan.acceleration.reads import GlobalRead, Reads, Shared, parts_of, why_left
 from hdgan.acceleration.sandbox import preserved
 from hdgan.acceleration.watching import TraceWatch, Untraceable
+from hdgan.wording import first_line
 
 IN_PLACE_OPERATORS = (
     *("iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub"),
     *("itruediv", "ixor"),
 )
 """Names in the module operator, of what `+=` and the like call."""
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential, nn.ParameterList, nn.ParameterDict)
 
 
 @dataclass
@@ -33,43 +36,48 @@ class Trace:
     """A graph of a module's forward."""
 
     graph: fx.Graph
-    reads: tuple[Reads, ...]
+    reads: tuple[Reads | GlobalRead | Shared, ...]
     called: dict[nn.Module, None]
     """The modules that it calls, in order."""
     inlined: dict[nn.Module, None]
     """The modules of which it contains what they do."""
 
 
-def trace(root: nn.Module, call: Callable[..., Any], inputs: int, left: Set[nn.Module]) -> Trace:
+def trace(root: nn.Module, call: Callable[..., Any], inputs: int, leaves: Set[nn.Module]) -> Trace:
     """The graph of `call(root, *tensors)`, where call runs the forward of the root.
 
     Args:
         root: the module.
         call: takes the module and the tensors.
         inputs: number of the tensors.
-        left: modules that are called in any case.
+        leaves: modules that are called in any case.
 
     Raises:
         Untraceable: the forward of the root itself has no graph.
     """
-    leaves = set(left)
+    called = set(leaves)
     while True:  # once more for each module that turns out to be untraceable
-        tracer = _Tracer(root, leaves)
+        tracer = _Tracer(root, called)
         reasons = tracer.watch.reasons
         try:
             made = tracer.run(call, inputs)
         except Exception as error:
             if tracer.failed is None:
                 raise Untraceable(reasons.get(root) or _reason(error)) from error
-            leaves.add(tracer.failed)
+            called.add(tracer.failed)
             continue
         if root in reasons:
             raise Untraceable(reasons[root])
         if not reasons:
-            if not all(reads.hold(root) for reads in made.reads):
-                raise Untraceable("reads something that is another one each time")
+            if not _is_repeatable(made, _Tracer(root, called).run(call, inputs), root):
+                raise Untraceable("is another one each time it runs")
             return made
-        leaves.update(reasons)
+        called.update(reasons)
+
+
+def _is_repeatable(made: Trace, again: Trace, root: nn.Module) -> bool:
+    same = made.graph.python_code("self").src == again.graph.python_code("self").src
+    return same and all(reads.hold(root) for reads in made.reads)
 
 
 def _reason(error: Exception) -> str:
@@ -77,8 +85,7 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, fx.proxy.TraceError):
         return "depends on the values or the shape of a tensor"
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"cannot be traced ({type(error).__name__}: {first[:100]})"
+    return f"cannot be traced ({type(error).__name__}: {first_line(error)[:100]})"
 
 
 class _Tracer(fx.Tracer):
@@ -103,19 +110,35 @@ class _Tracer(fx.Tracer):
         with preserved(root), self.watch.on():
             setattr(type(root), self.traced_func_name, space["traced"])
             graph = self.trace(root)
-        return Trace(graph, tuple(self._reads()), self._called, self._inlined)
+        found = [GlobalRead(module, names, value) for (module, names), value in self.watch.globals.items()]
+        return Trace(graph, (*self._reads(), *self._shared(), *found), self._called, self._inlined)
 
     def _reads(self) -> Iterator[Reads]:
         root = self.watch.root
         paths = {module: tuple(path.split(".")) if path else () for path, module in root.named_modules()}
         used = self._inlined | self._called
+        open_paths = {(), *(paths[module] for module in self._inlined)}
         above = {paths[module][:depth] for module in used for depth in range(len(paths[module]))}
         for module, path in paths.items():
             inlined, values = module in self._inlined, tuple(self.watch.values.get(module, {}).items())
-            leads = inlined or path in above or module is root
+            grows = isinstance(module, _CONTAINERS) and path[:-1] in open_paths  # a loop sees what is added
+            if grows:
+                open_paths.add(path)
+            leads = inlined or grows or path in above or module is root
             if leads or values:
                 kind = self.watch.kinds[module] if leads and module is not root else None
                 yield Reads(path, kind, parts_of(module) if leads else None, inlined, values)
+
+    def _shared(self) -> Iterator[Shared]:
+        root = self.watch.root
+        paths: dict[Any, list[tuple[str, ...]]] = {}
+        for named in (root.named_modules, root.named_parameters, root.named_buffers):
+            for path, held in named(remove_duplicate=False):
+                paths.setdefault(held, []).append(tuple(path.split(".")))
+        for held, several in paths.items():
+            unused = isinstance(held, nn.Module) and held not in self._called and held not in self._inlined
+            if len(several) > 1 and not unused:
+                yield Shared(tuple(several))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if m in self._leaves or why_left(m) is not None or isinstance(m, torch.jit.ScriptModule):
@@ -123,6 +146,8 @@ class _Tracer(fx.Tracer):
         return m.__module__.startswith("torch.") and not isinstance(m, nn.Sequential)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if not self.watch.kinds[m].__module__.startswith("torch.") and type(m).__call__ is not nn.Module.__call__:
+            self.watch.refuse(f"calls a {self.watch.kinds[m].__name__}, which is called in a way of its own")
         if self.is_leaf_module(m, ""):
             self._called[m] = None
             return super().call_module(m, forward, args, kwargs)
@@ -142,6 +167,12 @@ class _Tracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, Tensor) and not isinstance(a, nn.Parameter):
             raise Untraceable("makes or holds a tensor that is neither a parameter nor a buffer")
+        if (
+            isinstance(a, list | dict)
+            and type(a) not in (list, dict)
+            and not type(a).__module__.startswith("torch.fx.")
+        ):
+            raise Untraceable(f"makes a value of the type {type(a).__name__}")
         return a.item() if isinstance(a, np.generic) else super().create_arg(a)
 
 

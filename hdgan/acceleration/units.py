@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor, fx, nn
 
 from hdgan.acceleration import calls
@@ -18,26 +19,30 @@ from hdgan.acceleration.nodes import Found
 from hdgan.acceleration.patterns import Rewriter
 from hdgan.acceleration.pooling import find_pooling
 from hdgan.acceleration.program import TENSOR, Program, Version, parameters_of, program_of
+from hdgan.acceleration.reads import Reads
 from hdgan.acceleration.report import NotReplaced, Replaced
 from hdgan.acceleration.tracing import Trace, trace
 from hdgan.acceleration.watching import Untraceable
 
+_SHARDED = "is sharded by FSDP", "accelerate the network before it is sharded"
 _WRAPPERS = {
-    "DistributedDataParallel": "is wrapped in DistributedDataParallel",
-    "FullyShardedDataParallel": "is sharded by FSDP",
-    "FSDPModule": "is sharded by FSDP",
-    "OptimizedModule": "is compiled already",
-    "ScriptModule": "is a TorchScript module",
-    "GraphModule": "is a torch.fx.GraphModule",
+    "DistributedDataParallel": (
+        "is wrapped in DistributedDataParallel",
+        "accelerate the network before it is wrapped",
+    ),
+    "FullyShardedDataParallel": _SHARDED,
+    "FSDPModule": _SHARDED,
+    "OptimizedModule": ("is compiled already", "accelerate the network first and compile it then"),
+    "ScriptModule": ("is a TorchScript module", "accelerate the network that it was made of"),
+    "GraphModule": ("is a torch.fx.GraphModule", "accelerate the network that it was made of"),
 }
+"""Classes that are left alone with all of their parts: why, and what to do instead."""
 Given = Mapping[nn.Module, tuple[tuple[Any, ...], Mapping[str, Any]]]
 """The arguments with which each module was first called."""
 
 
-def wrapper_of(module: nn.Module) -> str | None:
-    """Why a module is left alone with all of its parts."""
-    if program_of(module) is not None:
-        return "is accelerated already"
+def wrapper_of(module: nn.Module) -> tuple[str, str] | None:
+    """Why a module cannot be accelerated, and what to do instead; None for a module of any other class."""
     return next((_WRAPPERS[kind.__name__] for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS), None)
 
 
@@ -55,11 +60,15 @@ class Search:
         self._given = given
         self._left: dict[nn.Module, str] = dict.fromkeys(skipped, "is named in skip")
         for module in root.modules():
-            if (reason := wrapper_of(module)) is not None:
-                self._left[module] = reason
+            if program_of(module) is not None:
+                self._left[module] = "is accelerated already"
+            elif (wrapper := wrapper_of(module)) is not None:
+                self._left[module] = wrapper[0]
         self._visited: set[nn.Module] = set()
         self._inlined: set[nn.Module] = set()
         self.programs: dict[nn.Module, Program] = {}
+        self.summed = 1
+        """Pixels over which a loop that is replaced may sum."""
         self.replaced: list[Replaced] = []
         self.kept: list[NotReplaced] = []
         self._visit(root)
@@ -92,6 +101,7 @@ class Search:
             if pooling is not None:
                 self.programs[module], what = pooling
                 self.replaced.append(Replaced(self._paths[module], what))
+                self.summed = max(self.summed, given[0][1][0].numel())  # type: ignore[index]
             elif module._modules:
                 self._keep(module, f"its forward {error}; its parts are looked at one by one")
             self._visit_children(module)
@@ -99,7 +109,7 @@ class Search:
         versions: list[Version] = []
         found: list[Found] = []
         for made, arguments in traces:
-            rewriter = Rewriter(module, made.graph)
+            rewriter = Rewriter(module, made.graph, self._left.keys())
             rows = rewriter.rewrite()
             found += [row for row in rows if row not in found] if versions else rows
             versions.append(Version.of(made.graph, arguments, (*made.reads, *rewriter.reads)))
@@ -109,7 +119,7 @@ class Search:
             self._inlined.update(*(made.inlined for made, _ in traces))
         for made, _ in traces:
             for leaf in made.called:
-                if not isinstance(leaf, calls.NORMS):  # those are noted already
+                if leaf in self._left or not isinstance(leaf, calls.NORMS):  # those are noted already
                     self._visit(leaf)
             self._visit_unused(module, made)
 
@@ -130,8 +140,8 @@ class Search:
             reason = "keeps running statistics" if norm.running_mean is not None else "has hooks or a class of its own"
             self._keep(norm, reason)
             return
-        source = "def forward(self, x):\n    return lone_norm(self, x)\n"
-        version = Version(source, {"lone_norm": calls.lone_norm}, (TENSOR,), ())
+        source = "def forward(self, x):\n    return norm_alone(self, x)\n"
+        version = Version(source, {"norm_alone": calls.norm_alone}, (TENSOR,), ())
         self.programs[norm] = Program(type(norm), (version,))
         self.replaced.append(Replaced(self._paths[norm], "instance norm"))
 
@@ -155,11 +165,11 @@ class Search:
             raise Untraceable(reason)
         arguments = self._arguments(module)
         call = _caller(kind, arguments)
-        inputs = arguments.count(TENSOR)
+        inputs = sum(value is TENSOR for value in arguments)  # not count: arrays compare element by element
         left = {*self._left, *self.programs}
         first = trace(module, call, inputs, left)
         found = [first]
-        if any(names == ("training",) for reads in first.reads for names, _ in reads.values):
+        if any(isinstance(reads, Reads) and reads.is_of_mode() for reads in first.reads):
             flags = [(part, part.training) for part in module.modules()]
             try:
                 for mode in (True, False):
@@ -178,7 +188,7 @@ class Search:
         if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
             raise Untraceable("takes any number of arguments")
         if module not in self._given:
-            return tuple(TENSOR if p.default is p.empty else copy.deepcopy(p.default) for p in parameters)
+            return tuple(TENSOR if p.default is p.empty else _as_traced(p.name, p.default) for p in parameters)
         args, kwargs = self._given[module]
         bound = inspect.Signature(parameters).bind(*args, **kwargs)
         bound.apply_defaults()
@@ -188,6 +198,8 @@ class Search:
 def _as_traced(name: str, value: Any) -> Any:
     if isinstance(value, Tensor):
         return TENSOR
+    if isinstance(value, np.ndarray):
+        raise Untraceable(f"takes {name}, which is an array")
     items = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(item, Tensor | dict | list | nn.Module) for item in items):
         raise Untraceable(f"takes {name}, which holds several tensors")
@@ -201,6 +213,10 @@ def _why_not_replaceable(module: nn.Module) -> str | None:
         return "is that of a parametrised module"
     if type(module).forward is nn.Module.forward:
         return "does not exist"
+    if isinstance(inspect.getattr_static(module, "forward"), staticmethod | classmethod):
+        return "belongs to its class"
+    if hasattr(type(module).forward, "__wrapped__"):
+        return "is decorated"
     if type(module).__call__ is not nn.Module.__call__:
         return "is called in a way of its own"
     return None
@@ -211,10 +227,10 @@ def _caller(kind: type[nn.Module], arguments: tuple[Any, ...]) -> Callable[..., 
     parameters = parameters_of(kind)
 
     def call(module: nn.Module, *tensors: fx.Proxy) -> Any:
-        left = list(tensors)
+        remaining = list(tensors)
         args, kwargs = [], {}
         for parameter, value in zip(parameters, arguments, strict=True):
-            passed = left.pop(0) if value is TENSOR else copy.deepcopy(value)
+            passed = remaining.pop(0) if value is TENSOR else copy.deepcopy(value)
             if parameter.kind is parameter.KEYWORD_ONLY:
                 kwargs[parameter.name] = passed
             else:

@@ -156,6 +156,11 @@ def has_hooks(module: nn.Module) -> bool:
     return has_own_hooks(module) or _any_global_hook is None or _any_global_hook()
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `module.compile()` was called. If torch keeps the result under another name, the answer is yes."""
+    return getattr(module, "_compiled_call_impl", module) is not None
+
+
 def conv_forward(conv: nn.Conv2d) -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
     """What a convolution does with an input, a weight and a bias, in its padding mode.
 

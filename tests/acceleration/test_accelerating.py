@@ -120,6 +120,7 @@ def test_a_second_call_changes_nothing() -> None:
     report = accelerate(network, image())
     assert type(network) is kind
     assert "accelerated already" in str(report)
+    assert "no example was given" not in str(report)
     outer = nn.Sequential(network, nn.Conv2d(3, 3, 1))
     assert [row.why for row in accelerate(outer).kept] == ["is accelerated already"]
 
@@ -137,6 +138,27 @@ def test_parts_named_in_skip_are_left() -> None:
     report = accelerate(network, image(), skip=["blocks.0"])
     assert not any(row.where.startswith("blocks.0") for row in report.replaced)
     assert [(row.where, row.why) for row in report.kept] == [("blocks.0", "is named in skip")]
+
+
+@pytest.mark.parametrize("name", ["stem.1", "stem.2", "blocks.0.body.0"])
+def test_a_layer_in_skip_is_called_as_it_is(name: str) -> None:
+    network = Generator()
+    calls: list[str] = []
+    layer = type(network.get_submodule(name))
+    report = accelerate(network, image(), skip=[name])
+    assert not any(row.where == name for row in report.replaced)
+    assert [(row.where, row.why) for row in report.kept] == [(name, "is named in skip")]
+    network.get_submodule(name).register_forward_hook(lambda *_: calls.append(name))
+    assert type(network.get_submodule(name)) is layer
+    network(image())
+    assert calls == [name]
+
+
+def test_an_example_whose_results_are_rounding_errors_proves_nothing() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.InstanceNorm2d(4), nn.ReLU())
+    with pytest.raises(ParityError, match="rounding errors; give another example"):
+        accelerate(network, torch.zeros(1, 3, 8, 8))
+    assert type(network) is nn.Sequential
 
 
 def test_the_report_is_a_table() -> None:
@@ -208,7 +230,7 @@ def test_a_part_that_two_graphs_could_contain() -> None:
         expected = network(image())
         report = accelerate(network, image())
         assert type(network)._hdgan_program.versions[0].is_for(network, (image(),))
-        assert report.units == [""]
+        assert report.modules == [""]
         torch.testing.assert_close(network(image()), expected, rtol=1e-5, atol=1e-5)
         undo(network)
 
@@ -217,7 +239,7 @@ def test_inside_of_no_grad_and_inference_mode() -> None:
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
             report = accelerate(Generator(), image())
-        assert [comparison.what for comparison in report.comparisons or []] != []
+        assert [(comparison.passed, comparison.note) for comparison in report.comparisons or []] == [(True, "")] * 4
 
 
 BAD: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
@@ -228,6 +250,8 @@ BAD: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "channels": (Generator(), {"example": image(1, 5, 8, 8)}, ValueError, "Generator does not take this example: "),
     "argument": (Generator(), {"example": {"z": image()}}, ValueError, "does not take this example: .*'z'"),
     "skip": (Generator(), {"skip": ["stem", "stump"]}, ValueError, "Generator has no part named 'stump'"),
+    "no skip": (Generator(), {"skip": None}, TypeError, "sequence of names, got None"),
+    "no values": (Generator(), {"example": image().to("meta")}, ValueError, "an example with values"),
     "skip as text": (Generator(), {"skip": "stem"}, TypeError, "sequence of names, got 'stem'"),
 }
 
@@ -243,7 +267,7 @@ def test_bad_input(name: str) -> None:
 def test_wrapped_parts() -> None:
     inner = Generator()
     report = accelerate(nn.Sequential(nn.DataParallel(inner), torch.compile(Generator())))
-    assert report.units == ["0.module"]
+    assert report.modules == ["0.module"]
     assert [row.why for row in report.kept] == ["is compiled already"]
 
 
@@ -253,7 +277,7 @@ def test_checkpoint_wrappers_stay() -> None:
     network = nn.Sequential(checkpoint_wrapper(Block(3)), nn.InstanceNorm2d(3), nn.ReLU())
     expected = results(network, image())
     report = accelerate(network)
-    assert report.units == ["", "0._checkpoint_wrapped_module"]
+    assert report.modules == ["", "0._checkpoint_wrapped_module"]
     assert_same(results(network, image()), expected)
 
 

@@ -73,7 +73,7 @@ def test_another_number_of_channels_than_the_norm_is_for() -> None:
         module(image())
 
 
-def test_a_lone_norm_keeps_its_errors() -> None:
+def test_a_norm_alone_keeps_its_errors() -> None:
     norm = nn.InstanceNorm2d(3)
     expected = norm(image())
     assert [row.where for row in accelerate(norm).replaced] == [""]

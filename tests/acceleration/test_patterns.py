@@ -71,7 +71,7 @@ def test_blocks_pass_their_sums_on_padded() -> None:
         "blocks.1.body.2": PADDED,
         "blocks.1.body.6": SUM,
     }
-    assert report.units == [""]
+    assert report.modules == [""]
     assert report.kept == []
 
 
@@ -197,7 +197,7 @@ def test_volumes(affine: bool, memory_format: torch.memory_format) -> None:
     assert [row.what for row in report.replaced] == ["instance norm + LeakyReLU + residual", "instance norm + ReLU"]
     norm = nn.InstanceNorm3d(2)
     expected = norm(x)
-    assert accelerate(norm, x).units == [""]
+    assert accelerate(norm, x).modules == [""]
     torch.testing.assert_close(norm(x), expected)
     torch.testing.assert_close(norm(x[0]), nn.InstanceNorm3d(2)(x[0]))
     with pytest.raises(ValueError, match="more than 1 spatial element"):
@@ -260,3 +260,24 @@ def test_one_block_in_two_places_stays_one() -> None:
     accelerate(network)
     assert_same(results(network, image()), expected)
     assert network[0] is network[2] is block
+
+
+def added_in_place(m: Any, x: Tensor, other: Tensor) -> Tensor:
+    y = m.norm(m.conv(x))
+    y += other
+    return y
+
+
+def test_an_addition_in_place_keeps_the_dtype() -> None:
+    class Two(Written):
+        def forward(self, x: Tensor, y: Tensor) -> Any:  # type: ignore[override]
+            return added_in_place(self, x, y)
+
+    module = Two(added_in_place)
+    others = [image(2, 4, 12, 10, dtype=torch.float64), image(1, 4, 1, 1)]
+    expected = [module(image(), other) for other in others]
+    assert [row.what for row in accelerate(module).replaced] == ["instance norm + residual"]
+    for other, value in zip(others, expected, strict=True):
+        torch.testing.assert_close(module(image(), other), value)
+    with pytest.raises(RuntimeError, match="shape"):
+        module(image(1, 3, 12, 10), image(2, 4, 12, 10))

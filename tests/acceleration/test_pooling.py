@@ -28,12 +28,18 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
         y = self.body(x)
         means = y.clone()
+        if self.fault == "batch":
+            for i in ids.unique().tolist():
+                inside = (ids == i).expand_as(y)
+                total = (y * inside).sum((0, 2, 3), keepdim=True) / inside[:, 0].sum()
+                means = torch.where(inside, total, means)
+            return means
         for b in range(len(x)):
             for i in ids[b].unique().tolist():
                 inside = ids[b].squeeze(0) == i
                 if self.fault == "images" and b > 0:
                     inside = (ids[b - 1].squeeze(0) == i) & inside
-                if self.fault == "large" and i > 20:
+                if (self.fault == "large" and i > 20) or (self.fault == "thousand" and i >= 1000):
                     continue
                 if inside.any():
                     value = y[b][:, inside].mean(1, keepdim=True)
@@ -64,15 +70,24 @@ def test_what_only_resembles_it_is_kept(fault: str) -> None:
     module = Encoder(fault)
     expected = results(module, image(), ids() + 19)
     report = accelerate(module, (image(), ids()))
-    assert report.units == ["body"]
+    assert report.modules == ["body"]
     assert [row.where for row in report.kept] == [""]
     assert_same(results(module, image(), ids() + 19), expected)
+
+
+@pytest.mark.parametrize(("fault", "shift"), [("batch", 0), ("thousand", 1000)])
+def test_an_example_of_one_image_with_few_ids_does_not_hide_a_difference(fault: str, shift: int) -> None:
+    module = Encoder(fault)
+    expected = results(module, image(), ids() + shift)
+    report = accelerate(module, (image(1, 3, 12, 10), ids(1, 1, 12, 10)))
+    assert report.modules == ["body"]
+    assert_same(results(module, image(), ids() + shift), expected)
 
 
 def test_maps_without_a_channel() -> None:
     module = Encoder()
     expected = results(module, image(), ids(2, 12, 10))
-    assert accelerate(module, (image(), ids(2, 12, 10))).units == ["", "body"]
+    assert accelerate(module, (image(), ids(2, 12, 10))).modules == ["", "body"]
     assert_same(results(module, image(), ids(2, 12, 10)), expected)
 
 
@@ -89,12 +104,12 @@ def test_a_forward_that_somebody_replaced_is_not_taken_for_pooling() -> None:
     module = Encoder()
     module.forward = lambda x, ids: module.body(x) * 2  # type: ignore[method-assign]
     report = accelerate(module, (image(), ids()))
-    assert report.units == ["body"]
+    assert report.modules == ["body"]
 
 
 def test_without_an_example_it_is_kept() -> None:
     report = accelerate(Encoder())
-    assert report.units == ["body"]
+    assert report.modules == ["body"]
 
 
 def test_maps_that_the_op_does_not_take_run_the_original() -> None:

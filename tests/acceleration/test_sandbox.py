@@ -20,6 +20,23 @@ def module() -> Any:
     return whole
 
 
+def test_unregistered_state_is_given_back() -> None:
+    whole = module()
+    whole.ema, whole.names_seen, whole.generator = torch.zeros(2), {"a"}, torch.Generator()
+    state = whole.generator.get_state()
+    with preserved(whole):
+        whole.ema += 1
+        whole.names_seen.add("b")
+        torch.randn(1, generator=whole.generator)
+        whole["first"]._buffers["new"] = torch.zeros(1)
+        whole["first"].append(nn.ReLU())
+    assert torch.equal(whole.ema, torch.zeros(2))
+    assert whole.names_seen == {"a"}
+    assert torch.equal(whole.generator.get_state(), state)
+    assert list(whole["first"].state_dict()) == list(module()["first"].state_dict())
+    assert len(whole["first"]) == 2
+
+
 def test_a_module_gets_its_tensors_and_attributes_back() -> None:
     whole = module()
     before = [(name, id(x)) for name, x in [*whole.named_parameters(), *whole.named_buffers()]]
