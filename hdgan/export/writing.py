@@ -184,8 +184,8 @@ def _require_same(found: Sequence[Difference], out: Path) -> None:
             batch, height, width = difference.shape
             raise HdganError(
                 f"{out} is not written: for {count(batch, 'map')} of {width}x{height} the program is "
-                f"{difference.mean:.3g} 8-bit levels off on average and {difference.most:.3g} at most: give another {option('format')} or "
-                f"{option('precision')}"
+                f"{difference.mean:.3g} 8-bit levels off on average and {difference.most:.3g} at most: give another "
+                f"{option('format')} or {option('precision')}"
             )
 
 
