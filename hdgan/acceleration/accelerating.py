@@ -37,7 +37,8 @@ def accelerate(
     What the original forward decides in Python is decided once, here. A call for which it would decide otherwise (other
     flags, options or global constants, an argument that is missing, a part that was exchanged, a hook) runs the
     original forward. A forward that depends on anything else outside of it, or that changes something, is left as it
-    is, and its parts are looked at one by one.
+    is, and its parts are looked at one by one. Code is not compared: undo before you replace a method or function that
+    a forward calls. Nor is it compared whether two arguments are the same object.
 
     Results differ by rounding. There are three more differences. A norm keeps the memory format channels_last, where
     PyTorch's returns contiguous tensors; dropout after it then drops other elements under the same seed. Under autocast
