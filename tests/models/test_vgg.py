@@ -160,7 +160,7 @@ def test_weights_that_were_wrapped_or_compiled_are_taken(tmp_path, state):
 
 def test_weights_that_are_not_finite_are_refused(tmp_path, state):
     torch.save({**state, "features.7.bias": torch.full((128,), float("nan"))}, tmp_path / "vgg.pth")
-    with pytest.raises(ConfigError, match=r"vgg\.pth: features\.7\.bias contains numbers that are NaN .*--loss\.vgg 0"):
+    with pytest.raises(ConfigError, match=r"features\.7\.bias contains numbers that are NaN .*; download https"):
         load_vgg19(tmp_path / "vgg.pth")
 
 
@@ -173,7 +173,7 @@ def test_frozen_weights_are_cast_once_to_the_numbers_of_autocast(state, recomput
     for cached in (False, True, True):
         if not cached:
             network._casts.of = lambda weight, dtype: weight  # type: ignore[method-assign]
-        with torch.autocast("cpu", torch.bfloat16), recomputing(recompute), CastsSeen() as seen:
+        with torch.autocast("cpu", torch.bfloat16), recomputing(recompute), CastsSeen(torch.bfloat16) as seen:
             taps = network(x)
             gradient = torch.autograd.grad(sum(tap.float().square().mean() for tap in taps), x)[0]
         results.append(([*taps, gradient], sum(len(shape) == 4 and shape[0] > 1 for shape in seen.shapes)))
