@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.acceleration.reads import why_left
+from hdgan.nn.label_conv2d import PAD_MODES
 from hdgan.ops import avg_pyramid, instance_mean, instance_norm_act, label_conv2d, pad2d
 from hdgan.ops.instance_norm_act import Activation, PadMode
 
@@ -31,7 +32,6 @@ _PAD_MODES: dict[type, PadMode] = {
     nn.ReplicationPad2d: "replicate",
     nn.ZeroPad2d: "zero",
 }
-_CONV_PAD_MODES: dict[str, PadMode] = {"zeros": "zero", "reflect": "reflect", "replicate": "replicate"}
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -216,7 +216,7 @@ def stem_options(conv: nn.Module | None, pad: Pad) -> tuple[int, PadMode, int] |
         return None  # two paddings, of which the second may reflect the first
     if not inner:
         return int(pairs[1][0]), outer[0], outer[1]
-    mode = _CONV_PAD_MODES.get(str(conv.padding_mode))
+    mode = PAD_MODES.get(str(conv.padding_mode))
     return None if mode is None else (int(pairs[1][0]), mode, inner)
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from hdgan.acceleration.sandbox import gpus_of, sandbox
+from hdgan.acceleration.sandbox import SEED, gpus_of, sandbox
 from hdgan.errors import HdganError
 from hdgan.wording import first_line
 
@@ -36,7 +36,6 @@ DRAWS = 2
 """How often the original is run with changed numbers; what moves most counts."""
 ATTEMPTS = 3
 """How often a comparison is tried before it counts as failed."""
-_SEED = 20181117
 
 
 class ParityError(HdganError, RuntimeError):
@@ -191,8 +190,8 @@ class _Changes:
     def __init__(self, in_float64: bool, contiguous: bool, rounding: int) -> None:
         self._in_float64, self._rounding = in_float64, rounding
         self._format = torch.contiguous_format if contiguous else torch.preserve_format
-        self._shifts = torch.Generator().manual_seed(_SEED)
-        self._signs = torch.Generator().manual_seed(_SEED + rounding)
+        self._shifts = torch.Generator().manual_seed(SEED)
+        self._signs = torch.Generator().manual_seed(SEED + rounding)
 
     def input(self, x: Tensor, shift: float) -> Tensor:
         """A copy of an input that has a gradient, changed by `shift` relatively."""
@@ -234,7 +233,7 @@ def _gradients(outputs: Sequence[Tensor], sources: Mapping[str, Tensor], change:
     """Those of a random combination of the outputs."""
     if not outputs or not sources:
         return {}
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(SEED)
     directions = [change.rounded(_noise(x, generator)) for x in outputs]
     grads = torch.autograd.grad(outputs, list(sources.values()), directions, allow_unused=True)
     return {name: grad for name, grad in zip(sources, grads, strict=True) if grad is not None}

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hdgan.seeding import seed_everything
 
-_SEED = 20181117
+SEED = 20181117
+"""Of whatever the comparison draws."""
 _HOLDERS = (list, dict, set, Tensor, torch.Generator)
 
 
@@ -63,7 +64,7 @@ def sandbox(module: nn.Module, copied: Callable[[Tensor], Tensor] = Tensor.clone
         return copies[id(tensor)]
 
     with torch.random.fork_rng(gpus), preserved(module):
-        seed_everything(_SEED)
+        seed_everything(SEED)
         try:
             named = dict(module.named_parameters())
             for part in module.modules():

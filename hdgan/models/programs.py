@@ -20,6 +20,7 @@ from hdgan.devices import is_out_of_memory
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import require_file
 from hdgan.weights import require_bounded_archive, require_finite
+from hdgan.wording import first_line
 
 
 def read_program(path: Path, device: torch.device, what: str, formats: str = "") -> nn.Module:
@@ -47,7 +48,7 @@ def read_program(path: Path, device: torch.device, what: str, formats: str = "")
     except CheckpointError:
         raise
     except Exception as error:  # a damaged or foreign archive can make PyTorch raise anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
+        reason = first_line(error).split(". ")[0]
         raise CheckpointError(
             f"{path} cannot be read as {what} ({reason}): give {formats}a .pt2 of torch.export.save, or TorchScript"
         ) from error

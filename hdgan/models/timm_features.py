@@ -15,6 +15,7 @@ from hdgan.errors import CheckpointError, ConfigError
 from hdgan.weights import plain_names, read_weights, require_finite
 from hdgan.weights.efficientnet import is_efficientnet_lite, timm_names
 from hdgan.weights.modules import describe_differences, digest_of_tensors, tensor_shapes
+from hdgan.wording import first_line
 
 
 class TimmFeatures(nn.Module):
@@ -106,7 +107,7 @@ def _created(name: str, features_only: bool = True, **options: Any) -> Any:
     try:
         return timm.create_model(name, **options)
     except Exception as error:  # timm and the hub below it raise errors of many libraries
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         if options.get("pretrained"):
             raise ConfigError(
                 f"{typed}: its weights cannot be loaded ({reason}): save timm.create_model({name!r}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeVar, get_args
 
 import torch
@@ -14,7 +15,7 @@ from hdgan.ops.instance_norm_act import Activation, PadMode
 Self = TypeVar("Self", bound="_InstanceNormAct")
 
 
-class _InstanceNormAct(nn.Module):
+class _InstanceNormAct(nn.Module, ABC):
     """What the two have in common.
 
     It is no subclass of nn.InstanceNorm2d: code that replaces all norms of a network by others would lose the
@@ -82,8 +83,9 @@ class _InstanceNormAct(nn.Module):
             raise ValueError(f"{name}: expected planes of more than one pixel, got x of shape {tuple(x.shape)}")
         return self._of_batch(x, residual)
 
+    @abstractmethod
     def _of_batch(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """Call the op for a batch whose shape suits."""
 
     def _normalise(self, x: Tensor, residual: Tensor | None, **padding: Any) -> Tensor:
         """Call the op."""

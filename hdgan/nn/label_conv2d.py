@@ -13,7 +13,7 @@ from hdgan.ops._torch_internals import transforms_active
 from hdgan.ops.instance_norm_act import PadMode
 
 PaddingMode = Literal["zeros", "reflect", "replicate"]
-_PAD_MODE: dict[str, PadMode] = {"zeros": "zero", "reflect": "reflect", "replicate": "replicate"}
+PAD_MODES: dict[str, PadMode] = {"zeros": "zero", "reflect": "reflect", "replicate": "replicate"}
 """How the op calls those padding modes of nn.Conv2d that it has."""
 
 
@@ -71,7 +71,7 @@ class LabelConv2d(nn.Conv2d):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if padding_mode not in _PAD_MODE:
+        if padding_mode not in PAD_MODES:
             raise ValueError(f"LabelConv2d: expected padding_mode zeros, reflect or replicate, got {padding_mode!r}")
         if n_labels < 1:
             raise ValueError(f"LabelConv2d: expected n_labels >= 1, got {n_labels}")
@@ -143,7 +143,7 @@ class LabelConv2d(nn.Conv2d):
             self.weight,
             stride=self.stride[0],
             padding=int(self.padding[0]),
-            pad_mode=_PAD_MODE[self.padding_mode],
+            pad_mode=PAD_MODES[self.padding_mode],
         )
         if self.bias is None:
             return y
