@@ -25,6 +25,7 @@ from weakref import ref
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils.checkpoint import checkpoint
 
 from hdgan.models.options import UpsampleMode
@@ -225,6 +226,8 @@ def conv_by_rows(conv: nn.Conv2d, x: Tensor) -> Tensor:
     oneDNN computes output channels in blocks of 16, of which three leave most idle. The rows of a 7x7 kernel are 21
     channels of a 1x7 convolution, which takes less than half of the time.
     """
+    if has_torch_function((x,)):
+        return handle_torch_function(conv_by_rows, (x,), conv, x)
     rows = conv.kernel_size[0]
     height = x.shape[2] - rows + 1
     weight = conv.weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)

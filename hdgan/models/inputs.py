@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 from hdgan.models.blocks import as_function, is_plain, prepared_conv
 from hdgan.ops import LabelPlanes, avg_pyramid, label_conv2d, memory_format_of, pad2d
@@ -66,11 +67,7 @@ class LabelInput(NamedTuple):
         """
         self.require_full_resolution()
         codes, n_labels, edges = self.planes
-        rows, columns = (
-            torch.arange(side + more, device=codes.device).clamp(max=side - 1)
-            for side, more in zip(codes.shape[1:], (bottom, right), strict=True)
-        )
-        codes = codes[:, rows[:, None], columns]  # F.pad repeats no edges of integers
+        codes = map_edge_repeated(codes, bottom, right)
         features = None if self.features is None else _edge_repeated(self.features, bottom, right)
         return LabelInput(LabelPlanes(codes, n_labels, edges), features)
 
@@ -238,6 +235,17 @@ def _at(x: Tensor, height: int, width: int) -> Tensor:
     for dim, size in ((2, height), (3, width)):
         x = x.index_select(dim, torch.arange(size, device=x.device).clamp(max=x.shape[dim] - 1))
     return x
+
+
+def map_edge_repeated(codes: Tensor, bottom: int, right: int) -> Tensor:
+    """A map [B, H, W] of integers with rows and columns that repeat its edge, which F.pad has for no integers."""
+    if has_torch_function((codes,)):
+        return handle_torch_function(map_edge_repeated, (codes,), codes, bottom, right)
+    rows, columns = (
+        torch.arange(side + more, device=codes.device).clamp(max=side - 1)
+        for side, more in zip(codes.shape[1:], (bottom, right), strict=True)
+    )
+    return codes[:, rows[:, None], columns]
 
 
 def _edge_repeated(x: Tensor, bottom: int, right: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import as_map, check_same_device, format_of
@@ -27,6 +28,8 @@ def boundary_map(ids: Tensor) -> Tensor:
     Returns:
         [B, H, W] bool.
     """
+    if has_torch_function((ids,)):
+        return handle_torch_function(boundary_map, (ids,), ids)
     edge = torch.zeros_like(ids, dtype=torch.bool)
     across = ids[:, :, 1:] != ids[:, :, :-1]
     down = ids[:, 1:] != ids[:, :-1]
@@ -173,6 +176,9 @@ def label_planes(
         TypeError, ValueError: wrong dtype, shape or device, or n_labels not in 1 … 2^24.
         BackendError: the named backend cannot run.
     """
+    if has_torch_function((label, ids)):
+        options = {"dontcare": dontcare, "backend": backend}
+        return handle_torch_function(label_planes, (label, ids), label, ids, n_labels, **options)
     op = "label_planes"
     if ids is not None and ids.dtype == torch.bool:
         _, edges = _as_maps(op, label, ids.int(), n_labels)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from hdgan.ops._backend import choose, declared, launch
 from hdgan.ops._checks import check_image, check_same_device, dense, empty_as, memory_format_of
@@ -15,7 +16,7 @@ from hdgan.ops._register import folding, gradients_of_gradients, register
 Activation = Literal["none", "relu", "leaky_relu"]
 PadMode = Literal["reflect", "zero", "replicate"]
 """Kernels get these names, too; C++ has an enum with the same names (csrc/tensor.h)."""
-_TORCH_PAD_MODE = {"reflect": "reflect", "zero": "constant", "replicate": "replicate"}
+TORCH_PAD_MODES = {"reflect": "reflect", "zero": "constant", "replicate": "replicate"}
 
 
 def pad2d(x: Tensor, pad: int, mode: PadMode) -> Tensor:
@@ -24,9 +25,9 @@ def pad2d(x: Tensor, pad: int, mode: PadMode) -> Tensor:
     Raises:
         ValueError: there is no such mode.
     """
-    if mode not in _TORCH_PAD_MODE:
+    if mode not in TORCH_PAD_MODES:
         raise ValueError(f"pad2d: expected mode reflect, zero or replicate, got {mode!r}")
-    return F.pad(x, (pad, pad, pad, pad), mode=_TORCH_PAD_MODE[mode]) if pad else x
+    return F.pad(x, (pad, pad, pad, pad), mode=TORCH_PAD_MODES[mode]) if pad else x
 
 
 def _slope_of(activation: str, negative_slope: float) -> float:
@@ -255,7 +256,7 @@ def _check(
                 f"{op}: expected residual of shape {tuple(x.shape)}, or padded equally on all sides, got "
                 f"{tuple(residual.shape)}"
             )
-    if pad_mode not in _TORCH_PAD_MODE:
+    if pad_mode not in TORCH_PAD_MODES:
         raise ValueError(f"{op}: expected pad_mode reflect, zero or replicate, got {pad_mode!r}")
     if pad < 0:
         raise ValueError(f"{op}: expected pad >= 0, got {pad}")
@@ -302,6 +303,10 @@ def instance_norm_act(
         TypeError, ValueError: wrong dtype, shape, device or option; the message says what was expected and given.
         BackendError: the named backend cannot run.
     """
+    if has_torch_function((x, weight, bias, residual)):
+        options = {"negative_slope": negative_slope, "eps": eps, "pad": pad, "pad_mode": pad_mode, "backend": backend}
+        given = x, weight, bias, residual
+        return handle_torch_function(instance_norm_act, given, *given, activation, **options)
     _check(x, weight, bias, residual, pad, pad_mode)
     slope = _slope_of(activation, negative_slope)
     chosen = choose("instance_norm_act", backend, x)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 from torch.nn.grad import conv2d_weight
 
 from hdgan.ops._backend import choose, declared, launch
@@ -300,6 +301,11 @@ def label_conv2d(
         BackendError: the named backend cannot run.
         RuntimeError: `weight` has more than 59 pixels a side on the backend cuda.
     """
+    codes = label.codes if isinstance(label, LabelPlanes) else label
+    if has_torch_function((codes, ids, weight)):
+        options = {"stride": stride, "padding": padding, "pad_mode": pad_mode, "levels": levels, "window": window}
+        options |= {"dontcare": dontcare, "dtype": dtype, "backend": backend}
+        return handle_torch_function(label_conv2d, (codes, ids, weight), label, ids, weight, **options)
     op = "label_conv2d"
     planes = _as_planes(op, label, ids, weight, dontcare, backend)
     _check(op, planes, weight, stride, padding, pad_mode, levels, window)

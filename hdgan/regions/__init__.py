@@ -1,0 +1,12 @@
+"""Images too large to be computed at once: networks that run on them region by region, with the same result.
+
+`RegionTensor` stands for an image without holding its pixels. A network runs on it as it is.
+"""
+
+from hdgan.regions.boxes import Box
+from hdgan.regions.nodes import Local, Node, Source
+from hdgan.regions.run import Run, Statistics
+from hdgan.regions.storage import Storage
+from hdgan.regions.tensor import RegionTensor
+
+__all__ = ["Box", "Local", "Node", "RegionTensor", "Run", "Source", "Statistics", "Storage"]

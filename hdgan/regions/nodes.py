@@ -1,0 +1,383 @@
+"""Images that are computed region by region: sources, and local operations on other images.
+
+A node knows which region of each input it reads for a region of its own. `evaluate` (evaluation.py) asks it for these
+first, and then for its pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hdgan.models.inputs import map_edge_repeated
+from hdgan.ops import LabelPlanes, label_conv2d, label_planes
+from hdgan.ops.instance_norm_act import TORCH_PAD_MODES, PadMode
+from hdgan.ops.label_conv2d import pooled_side
+from hdgan.regions.boxes import Aligned, Box, Nearest, Padded, Reach, Sliding, Spreading
+
+
+class Held(Protocol):
+    """Pixels of an image that lie in memory or in a file."""
+
+    def read(self, box: Box) -> Tensor:
+        """[B, …, H, W] of a box."""
+        ...
+
+
+class Node:
+    """An image [B, C, H, W], or a map [B, H, W], that is computed region by region.
+
+    Attributes:
+        inputs: what it is computed from.
+        shape: of the whole.
+        dtype: of its pixels.
+        held: its pixels, once they were computed and kept.
+    """
+
+    def __init__(self, inputs: Sequence[Node], shape: Sequence[int], dtype: torch.dtype) -> None:
+        self.inputs = tuple(inputs)
+        self.shape = tuple(shape)
+        self.dtype = dtype
+        self.held: Held | None = None
+
+    @property
+    def box(self) -> Box:
+        """All of its pixels."""
+        return Box.whole(*self.shape[-2:])
+
+    def bytes(self, box: Box) -> int:
+        """Memory of the pixels of a box."""
+        planes = 1
+        for size in self.shape[:-2]:
+            planes *= size
+        return planes * box.area * self.dtype.itemsize
+
+    def reads(self, box: Box) -> list[Box]:
+        """For a box of this image, the box of each input that it depends on."""
+        return [_reads(self.reach(k), box, node) for k, node in enumerate(self.inputs)]
+
+    def writes(self, k: int, box: Box) -> Box:
+        """The box of this image that depends on a box of input k."""
+        reach, (height, width) = self.reach(k), self.shape[-2:]
+        if not box.area:
+            return Box(0, 0, 0, 0)
+        return Box(*reach.writes(box.rows, height), *reach.writes(box.columns, width)).within(self.box)
+
+    def reach(self, k: int) -> Reach:
+        """What rows, and columns, of input k matter for those of this image."""
+        return Reach()
+
+    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+        """The pixels of a box, from those of `boxes` of the inputs, which are what `reads` returned."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Forget the inputs of an image that is held, so that their memory can be freed."""
+        self.inputs = ()
+
+
+def _reads(reach: Reach, box: Box, node: Node) -> Box:
+    height, width = node.shape[-2:]
+    return Box(*reach.reads(box.rows, height), *reach.reads(box.columns, width))
+
+
+class Source(Node):
+    """Pixels that are there from the start."""
+
+    def __init__(self, held: Held, shape: Sequence[int], dtype: torch.dtype) -> None:
+        super().__init__((), shape, dtype)
+        self.held = held
+
+
+class Pointwise(Node):
+    """A function of the pixels of one place, such as an activation or a sum."""
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        inputs: Sequence[Node],
+        channels: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        batch, own, height, width = inputs[0].shape
+        shape = batch, own if channels is None else channels, height, width
+        super().__init__(inputs, shape, dtype or inputs[0].dtype)
+        self._function = function
+
+    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+        return self._function(*inputs)
+
+
+class Convolution(Node):
+    """A convolution with zeros around the image.
+
+    Args:
+        x: what it reads.
+        function: the convolution without padding.
+        channels: of the result.
+        side, stride, padding, dilation: of its kernel, for rows and columns.
+        dtype: of the result.
+    """
+
+    def __init__(
+        self,
+        x: Node,
+        function: Callable[[Tensor], Tensor],
+        channels: int,
+        side: int,
+        stride: int,
+        padding: int,
+        dilation: int,
+        dtype: torch.dtype,
+    ) -> None:
+        extent = dilation * (side - 1) + 1
+        batch, _, height, width = x.shape
+        sides = ((size + 2 * padding - extent) // stride + 1 for size in (height, width))
+        super().__init__((x,), (batch, channels, *sides), dtype)
+        self._reach = Sliding(extent, stride, padding)
+        self._function = function
+
+    def reach(self, k: int) -> Reach:
+        return self._reach
+
+    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+        (x,), (given,) = inputs, boxes
+        top, bottom = self._reach.unclipped(box.rows)
+        left, right = self._reach.unclipped(box.columns)
+        outside = (given.left - left, right - given.right, given.top - top, bottom - given.bottom)
+        return self._function(F.pad(x, outside) if any(outside) else x)
+
+
+class TransposedConvolution(Node):
+    """F.conv_transpose2d.
+
+    Args:
+        x: what it reads.
+        weight, bias, stride, padding, output_padding, groups, dilation: as of F.conv_transpose2d, with numbers that
+            hold for both axes.
+        dtype: of the result.
+    """
+
+    def __init__(
+        self,
+        x: Node,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: int,
+        padding: int,
+        output_padding: int,
+        groups: int,
+        dilation: int,
+        dtype: torch.dtype,
+    ) -> None:
+        extent = dilation * (weight.shape[2] - 1) + 1
+        batch, _, height, width = x.shape
+        sides = ((side - 1) * stride - 2 * padding + extent + output_padding for side in (height, width))
+        super().__init__((x,), (batch, weight.shape[1] * groups, *sides), dtype)
+        self._reach = Spreading(extent, stride, padding)
+        self._bias = bias
+        self._arguments = weight, None, stride, 0, 0, groups, dilation
+
+    def reach(self, k: int) -> Reach:
+        return self._reach
+
+    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+        (x,), (given,) = inputs, boxes
+        y = F.conv_transpose2d(x, *self._arguments)
+        stride, padding = self._reach.stride, self._reach.padding
+        top, left = given.top * stride - padding, given.left * stride - padding
+        made = Box(top, top + y.shape[2], left, left + y.shape[3])
+        inside = box.within(made)
+        rows, columns = inside.slices(made)
+        y = y[:, :, rows, columns]
+        missing = (inside.left - box.left, box.right - inside.right, inside.top - box.top, box.bottom - inside.bottom)
+        if any(missing):
+            y = F.pad(y, missing)
+        return y if self._bias is None else y + self._bias.to(y.dtype).view(-1, 1, 1)
+
+
+class Padding(Node):
+    """Padding of rows and columns by `pad2d`'s modes; different on each side."""
+
+    def __init__(self, x: Node, sides: tuple[int, int, int, int], mode: PadMode) -> None:
+        left, right, top, bottom = sides
+        *planes, height, width = x.shape
+        super().__init__((x,), (*planes, height + top + bottom, width + left + right), x.dtype)
+        self._rows, self._columns = Padded(top, bottom, mode), Padded(left, right, mode)
+
+    def reads(self, box: Box) -> list[Box]:
+        return [_by_axis((self._rows, self._columns), "reads", box, self.inputs[0])]
+
+    def writes(self, k: int, box: Box) -> Box:
+        return _by_axis((self._rows, self._columns), "writes", box, self)
+
+    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+        (x,), (given,) = inputs, boxes
+        inner = box.moved(-self._rows.before, -self._columns.before)
+        if inner == given:
+            return x
+        height, width = self.inputs[0].shape[-2:]
+        rows, columns = self._missing(inner.rows, height), self._missing(inner.columns, width)
+        made = Box(given.top - rows[0], given.bottom + rows[1], given.left - columns[0], given.right + columns[1])
+        if x.is_floating_point():
+            x = F.pad(x, (*columns, *rows), mode=TORCH_PAD_MODES[self._rows.mode])
+        else:
+            x = map_edge_repeated(x, rows[1], columns[1])
+        rows_in, columns_in = inner.slices(made)
+        return x[..., rows_in, columns_in]
+
+    @staticmethod
+    def _missing(span: tuple[int, int], size: int) -> tuple[int, int]:
+        """How many pixels a span has before and after an image of this size."""
+        return max(0, -span[0]), max(0, span[1] - size)
+
+
+class Local(Node):
+    """An operation that is applied to a region as to a whole image, with pixels around it that are thrown away.
+
+    Args:
+        function: the operation.
+        inputs: what it reads, all of one size.
+        shape, dtype: of the result.
+        reach: of the operation.
+        stride: how many pixels of the input a pixel of the output advances by, where the operation has to begin at a
+            multiple of it.
+        margin: pixels of the output that the sides of a region may change.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        inputs: Sequence[Node],
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        stride: int,
+        margin: int,
+    ) -> None:
+        super().__init__(inputs, shape, dtype)
+        self._function, self._stride, self._margin = function, stride, margin
+
+    def reads(self, box: Box) -> list[Box]:
+        size = self.inputs[0].shape[-2:]
+        spans = (self._span(span, side) for span, side in zip((box.rows, box.columns), size, strict=True))
+        (top, bottom), (left, right) = spans
+        return [Box(top, bottom, left, right)] * len(self.inputs)
+
+    def _span(self, span: tuple[int, int], size: int) -> tuple[int, int]:
+        begin, end = (span[0] - self._margin) * self._stride, (span[1] + self._margin) * self._stride
+        # Where no room is left for a margin, all of the image is taken, whose own sides are right.
+        least = self._margin * self._stride
+        return (0 if begin < least else begin), (size if end > size - least else end)
+
+    def writes(self, k: int, box: Box) -> Box:
+        def grown(span: tuple[int, int]) -> tuple[int, int]:
+            return span[0] // self._stride - self._margin, -(-span[1] // self._stride) + self._margin
+
+        (top, bottom), (left, right) = grown(box.rows), grown(box.columns)
+        return Box(top, bottom, left, right).within(self.box)
+
+    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+        y = self._function(*inputs)
+        given = boxes[0]
+        top, left = given.top // self._stride, given.left // self._stride
+        made = Box(top, top + y.shape[-2], left, left + y.shape[-1])
+        rows, columns = box.slices(made)
+        return y[..., rows, columns]
+
+
+class NearestEnlargement(Node):
+    """F.interpolate with mode nearest, to a larger size."""
+
+    def __init__(self, x: Node, size: tuple[int, int]) -> None:
+        batch, channels, *small = x.shape
+        super().__init__((x,), (batch, channels, *size), x.dtype)
+        self._axes = tuple(Nearest(*sides) for sides in zip(small, size, strict=True))
+
+    def reads(self, box: Box) -> list[Box]:
+        return [_by_axis(self._axes, "reads", box, self.inputs[0])]
+
+    def writes(self, k: int, box: Box) -> Box:
+        return _by_axis(self._axes, "writes", box, self)
+
+    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+        (x,), (given,) = inputs, boxes
+        factors = {axis.large / axis.small for axis in self._axes}
+        if len(factors) == 1 and min(factors).is_integer():
+            factor = int(factors.pop())
+            y = F.interpolate(x, scale_factor=float(factor), mode="nearest")
+            rows, columns = box.slices(Box(*(side * factor for side in given)))
+            return y[:, :, rows, columns]
+        for dim, axis, span, known in zip((2, 3), self._axes, box.spans, given.spans, strict=True):
+            x = x.index_select(dim, torch.from_numpy(axis.sources(span) - known[0]).to(x.device))
+        return x
+
+
+class AlignedEnlargement(Node):
+    """F.interpolate with mode bilinear and align_corners."""
+
+    def __init__(self, x: Node, size: tuple[int, int]) -> None:
+        batch, channels, *small = x.shape
+        super().__init__((x,), (batch, channels, *size), x.dtype)
+        self._axes = tuple(Aligned(*sides) for sides in zip(small, size, strict=True))
+
+    def reads(self, box: Box) -> list[Box]:
+        return [_by_axis(self._axes, "reads", box, self.inputs[0])]
+
+    def writes(self, k: int, box: Box) -> Box:
+        return _by_axis(self._axes, "writes", box, self)
+
+    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+        (x,), (given,) = inputs, boxes
+        for dim, axis, span, known in zip((2, 3), self._axes, box.spans, given.spans, strict=True):
+            before, weight = axis.sources(span)
+            first = torch.from_numpy(before - known[0]).to(x.device)
+            second = (first + 1).clamp(max=known[1] - known[0] - 1)
+            share = torch.from_numpy(weight).to(x).view(-1, *[1] * (3 - dim))
+            x = torch.lerp(x.index_select(dim, first), x.index_select(dim, second), share)
+        return x
+
+
+def _by_axis(axes: Sequence[Reach], method: str, box: Box, node: Node) -> Box:
+    """`reads` or `writes` of different reaches of rows and columns, for a node of which they clip to the size."""
+    rows, columns = (
+        getattr(axis, method)(span, size) for axis, span, size in zip(axes, box.spans, node.shape[-2:], strict=True)
+    )
+    return Box(*rows, *columns)
+
+
+def label_codes(label: Node, ids: Node | None, n_labels: int, **options: Any) -> Node:
+    """`label_planes`, as its codes."""
+
+    def codes(label: Tensor, ids: Tensor | None = None) -> Tensor:
+        return label_planes(label, ids, n_labels, **options).codes
+
+    inputs = [label] if ids is None else [label, ids]
+    return Local(codes, inputs, label.shape, torch.int32, stride=1, margin=0 if ids is None else 1)
+
+
+def looked_up(planes: LabelPlanes, codes: Node, weight: Tensor, dtype: torch.dtype, **options: Any) -> Node:
+    """`label_conv2d` of planes whose codes are a node.
+
+    Args:
+        planes: of which all but the codes count.
+        codes: theirs.
+        weight, options: as of `label_conv2d`.
+        dtype: of the result.
+    """
+    stride, padding = options["stride"], options["padding"]
+    levels, window = options["levels"], options["window"]
+    extent = weight.shape[2]
+    batch, *size = codes.shape
+    pooled = [pooled_side(side, levels, window) for side in size]
+    sides = ((side + 2 * padding - extent) // stride + 1 for side in pooled)
+
+    def convolve(codes: Tensor) -> Tensor:
+        return label_conv2d(planes._replace(codes=codes), None, weight, dtype=dtype, **options)
+
+    # A pooled pixel sees its neighbour of each level; two pooled pixels cover that.
+    margin = -(-(max(padding, extent - 1 - padding) + (2 if levels else 0)) // stride)
+    return Local(convolve, [codes], (batch, weight.shape[0], *sides), dtype, stride * 2**levels, margin)
