@@ -16,7 +16,7 @@ from hdgan.data import read_input, read_map, read_photo, read_stored_photo, to_u
 from hdgan.data.opening import named
 from hdgan.errors import ConfigError, DataError
 from hdgan.families import ModelConfig
-from hdgan.ops import InstanceIndex, instance_index
+from hdgan.ops import InstanceIndex, instance_broadcast, instance_index
 from hdgan.styles.table import classes_of
 from hdgan.wording import count
 
@@ -61,6 +61,10 @@ class Maps:
         """The class of each instance of the index, by `classes_of`."""
         return classes_of(self.index, self.label, self.divisor).tolist()
 
+    def spread(self, rows: Tensor) -> Tensor:
+        """A row for each instance of the index, [N, C], at the pixels of the instances: [B, C, H, W]."""
+        return instance_broadcast(rows, self.index)
+
 
 def read_maps(
     source: ImageSource | Maps, instance: ImageSource | None, config: ModelConfig, device: torch.device
@@ -87,7 +91,7 @@ def read_maps(
     label = image = None
     if config.n_labels:
         label, batched = _read_ids(source, "label map", device)
-        _check_labels(label, name, config)
+        require_labels(label, name, config)
     else:
         image, batched = _read_image(source, device)
         if image.shape[1] != config.input_channels:
@@ -180,7 +184,12 @@ def _with_path(source: str | Path | Image.Image | np.ndarray) -> Path | Image.Im
     return Path(source) if isinstance(source, str) else source
 
 
-def _check_labels(label: Tensor, name: str, config: ModelConfig) -> None:
+def require_labels(label: Tensor, name: str, config: ModelConfig) -> None:
+    """Check that a map has labels of the model only.
+
+    Raises:
+        DataError: it has another; the message names the map.
+    """
     wrong = (label < 0) | (label >= config.n_labels)
     if config.dontcare is not None:
         wrong &= label.long() != config.dontcare

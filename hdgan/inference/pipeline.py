@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
-from typing import get_args
+from typing import TypeAlias, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdgan.checkpoints import STYLES_FILE, beside, find_checkpoint
 from hdgan.config.bounds import Precision
@@ -21,11 +21,14 @@ from hdgan.inference.maps import ImageSource, Maps, read_maps, read_photo_of
 from hdgan.inference.replay import Replay
 from hdgan.models.blocks import Casts, reusing
 from hdgan.models.spectral_norm import without_spectral_norm
-from hdgan.ops import instance_broadcast, instance_reduce
+from hdgan.ops import instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.bank import StyleBank
 from hdgan.styles.sample import Styles, feature_rows, styles_of
 from hdgan.styles.table import fingerprint
+
+Given: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+"""What an image is made of: label, ids and image of the maps, and features [B, feature_channels, H, W]."""
 
 
 class Pipeline:
@@ -101,30 +104,10 @@ class Pipeline:
             ConfigError: the model needs an instance map or photo that is not given, or cannot use a given argument.
             CheckpointError: the styles are of another encoder.
         """
-        self.require_variant(variant)
-        if seed is not None and seed < 0:
-            raise ConfigError(f"seed is {seed}: give 0 or more")
+        self.check(seed, variant)
         maps = read_maps(source, instance, self.config, self.device)
-        if photo is not None and styles is not None:
-            raise ConfigError("both a photo and styles are given: give only one of them")
-        with self._autocast(), nullcontext() if seed is None else seeded(self.device, seed, variant):
-            features = None
-            if photo is not None:
-                features = self._encoded(maps, photo)
-            elif styles is not None:
-                each = [styles] * maps.size[0] if isinstance(styles, Styles) else styles
-                features = instance_broadcast(self._given_rows(maps, each), maps.index)
-            elif self.config.feature_channels:
-                features = instance_broadcast(self._mean_rows(maps), maps.index)
-            given = maps.label, maps.ids, maps.image, features
-            # A model of any number of variants draws noise for them, from the generator that is seeded here.
-            chosen = 0 if self.config.variants is None else variant
-            replay = self._replay
-            image = (
-                self._image(*given, chosen)
-                if replay is None
-                else replay(partial(self._image, variant=chosen), given, chosen)
-            )
+        with self.autocast(), nullcontext() if seed is None else seeded(self.device, seed, variant):
+            image = self._image_of(self.given(maps, photo, styles), variant)
         return image if maps.batched else image[0]
 
     @torch.no_grad()
@@ -186,7 +169,7 @@ class Pipeline:
         """
         maps = read_maps(source, instance, self.config, self.device)
         classes = self._classes(maps)
-        with self._autocast():
+        with self.autocast():
             features = instance_reduce(self._encoded(maps, photo).float(), maps.index)
         return styles_of(classes, features.cpu().numpy(), self.encoder_id)
 
@@ -218,7 +201,35 @@ class Pipeline:
                 "from 0"
             )
 
-    def _image(
+    def check(self, seed: int | None, variant: int) -> None:
+        """Raise ConfigError if a call cannot have this seed or variant."""
+        self.require_variant(variant)
+        if seed is not None and seed < 0:
+            raise ConfigError(f"seed is {seed}: give 0 or more")
+
+    def given(self, maps: Maps, photo: ImageSource | None, styles: Styles | Sequence[Styles] | None) -> Given:
+        """What an image is made of: label, ids and image of the maps, and features [B, feature_channels, H, W]."""
+        if photo is not None and styles is not None:
+            raise ConfigError("both a photo and styles are given: give only one of them")
+        features = None
+        if photo is not None:
+            features = self._encoded(maps, photo)
+        elif styles is not None:
+            each = [styles] * maps.size[0] if isinstance(styles, Styles) else styles
+            features = maps.spread(self._given_rows(maps, each))
+        elif self.config.feature_channels:
+            features = maps.spread(self._mean_rows(maps))
+        return maps.label, maps.ids, maps.image, features
+
+    def _image_of(self, given: Given, variant: int) -> Tensor:
+        """The whole batch in [0, 1], from a CUDA graph where there is one."""
+        # A model of any number of variants draws noise for them, from the generator that is seeded for the call.
+        chosen = 0 if self.config.variants is None else variant
+        if self._replay is None:
+            return self.image(*given, chosen)
+        return self._replay(partial(self.image, variant=chosen), given, chosen)
+
+    def image(
         self, label: Tensor | None, ids: Tensor | None, image: Tensor | None, features: Tensor | None, variant: int
     ) -> Tensor:
         """The whole batch in [0, 1], without waiting for the GPU."""
@@ -226,7 +237,7 @@ class Pipeline:
         return (self.model.generate(condition, features, variant).float().clamp(-1, 1) + 1) / 2
 
     @contextmanager
-    def _autocast(self) -> Iterator[None]:
+    def autocast(self) -> Iterator[None]:
         dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=self.precision != "float32"), reusing(self._casts):
             yield
@@ -242,12 +253,21 @@ class Pipeline:
             raise DataError(f"{maps.name} is a batch of {maps.size[0]}: give one map")
         return dict(zip(maps.index.ids.tolist(), maps.classes, strict=True))
 
-    def _encoded(self, maps: Maps, photo: ImageSource) -> Tensor:
-        """E's features, averaged over the photo's instances, [B, feature_channels, H, W]."""
+    def require_encoder(self) -> nn.Module:
+        """The encoder.
+
+        Raises:
+            ConfigError: there is none.
+        """
         self._require_features("a photo cannot give it a style")
         if self.model.encoder is None:
             raise ConfigError("the checkpoint contains no encoder: it cannot take the style from a photo")
-        return self.model.encoder(read_photo_of(maps, photo, self.config, self.device), maps.index)
+        return self.model.encoder
+
+    def _encoded(self, maps: Maps, photo: ImageSource) -> Tensor:
+        """E's features, averaged over the photo's instances, [B, feature_channels, H, W]."""
+        encoder = self.require_encoder()
+        return encoder(read_photo_of(maps, photo, self.config, self.device), maps.index)
 
     # Each of these returns the features of every instance of the batch, [N, feature_channels].
 

@@ -177,8 +177,8 @@ def label_planes(
         BackendError: the named backend cannot run.
     """
     if has_torch_function((label, ids)):
-        options = {"dontcare": dontcare, "backend": backend}
-        return handle_torch_function(label_planes, (label, ids), label, ids, n_labels, **options)
+        given: dict[str, Any] = {"dontcare": dontcare, "backend": backend}
+        return handle_torch_function(label_planes, (label, ids), label, ids, n_labels, **given)
     op = "label_planes"
     if ids is not None and ids.dtype == torch.bool:
         _, edges = _as_maps(op, label, ids.int(), n_labels)

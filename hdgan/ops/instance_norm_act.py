@@ -304,9 +304,9 @@ def instance_norm_act(
         BackendError: the named backend cannot run.
     """
     if has_torch_function((x, weight, bias, residual)):
-        options = {"negative_slope": negative_slope, "eps": eps, "pad": pad, "pad_mode": pad_mode, "backend": backend}
-        given = x, weight, bias, residual
-        return handle_torch_function(instance_norm_act, given, *given, activation, **options)
+        tensors = x, weight, bias, residual
+        given: dict[str, Any] = {"negative_slope": negative_slope, "eps": eps, "pad": pad, "pad_mode": pad_mode}
+        return handle_torch_function(instance_norm_act, tensors, *tensors, activation, **given, backend=backend)
     _check(x, weight, bias, residual, pad, pad_mode)
     slope = _slope_of(activation, negative_slope)
     chosen = choose("instance_norm_act", backend, x)

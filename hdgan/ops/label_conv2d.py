@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
 from torch.nn.grad import conv2d_weight
+from torch.overrides import handle_torch_function, has_torch_function
 
 from hdgan.ops._backend import choose, declared, launch
 from hdgan.ops._checks import check_same_device, format_of, is_channels_last
@@ -303,9 +303,9 @@ def label_conv2d(
     """
     codes = label.codes if isinstance(label, LabelPlanes) else label
     if has_torch_function((codes, ids, weight)):
-        options = {"stride": stride, "padding": padding, "pad_mode": pad_mode, "levels": levels, "window": window}
-        options |= {"dontcare": dontcare, "dtype": dtype, "backend": backend}
-        return handle_torch_function(label_conv2d, (codes, ids, weight), label, ids, weight, **options)
+        given: dict[str, Any] = {"stride": stride, "padding": padding, "pad_mode": pad_mode, "levels": levels}
+        given |= {"window": window, "dontcare": dontcare, "dtype": dtype, "backend": backend}
+        return handle_torch_function(label_conv2d, (codes, ids, weight), label, ids, weight, **given)
     op = "label_conv2d"
     planes = _as_planes(op, label, ids, weight, dontcare, backend)
     _check(op, planes, weight, stride, padding, pad_mode, levels, window)

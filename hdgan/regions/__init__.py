@@ -3,10 +3,11 @@
 `RegionTensor` stands for an image without holding its pixels. A network runs on it as it is.
 """
 
+from hdgan.regions import norms, operations  # which register themselves
 from hdgan.regions.boxes import Box
 from hdgan.regions.nodes import Local, Node, Source
 from hdgan.regions.run import Run, Statistics
 from hdgan.regions.storage import Storage
 from hdgan.regions.tensor import RegionTensor
 
-__all__ = ["Box", "Local", "Node", "RegionTensor", "Run", "Source", "Statistics", "Storage"]
+__all__ = ["Box", "Local", "Node", "RegionTensor", "Run", "Source", "Statistics", "Storage", "norms", "operations"]

@@ -236,6 +236,24 @@ class Padding(Node):
         return max(0, -span[0]), max(0, span[1] - size)
 
 
+class Crop(Node):
+    """Rows and columns from some pixel on."""
+
+    def __init__(self, x: Node, begin: tuple[int, int], size: tuple[int, int]) -> None:
+        super().__init__((x,), (*x.shape[:-2], *size), x.dtype)
+        self._begin = begin
+
+    def reads(self, box: Box) -> list[Box]:
+        return [box.moved(*self._begin)]
+
+    def writes(self, k: int, box: Box) -> Box:
+        top, left = self._begin
+        return box.moved(-top, -left).within(self.box)
+
+    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+        return inputs[0]
+
+
 class Local(Node):
     """An operation that is applied to a region as to a whole image, with pixels around it that are thrown away.
 

@@ -53,9 +53,10 @@ class Run:
     statistics: list[Statistics] = field(default_factory=list)
     """Of the norms so far."""
 
-    def tiles(self, node: Node) -> Iterator[tuple[Box, Tensor]]:
+    def computed(self, node: Node) -> Iterator[tuple[Box, Tensor]]:
         """The pixels of all tiles of an image, row by row; none in a rehearsal."""
-        for box in tiles(*node.shape[-2:], self.side_for(node)):
+        height, width = node.shape[-2:]
+        for box in tiles(height, width, self.side_for(node)):
             if not self.rehearsal:
                 yield box, evaluate(node, box)
             self.progress(node.bytes(box))
@@ -77,7 +78,7 @@ class Run:
         if node.held is not None:
             return
         held = self.storage.allocate(node.shape, node.dtype)
-        for box, pixels in self.tiles(node):
+        for box, pixels in self.computed(node):
             held.write(box, pixels)
         node.held = held
         node.release()
@@ -95,20 +96,20 @@ class Run:
     def _measured(self, node: Node, keep: bool) -> Statistics:
         held = self.storage.allocate(node.shape, node.dtype) if keep else None
         merged = Moments.none(node.shape, self.device)
-        for box, pixels in self.tiles(node):
+        for box, pixels in self.computed(node):
             merged = merged.merged(Moments.of(pixels))
             if held is not None:
                 held.write(box, pixels)
         if held is not None:
             node.held = held
             node.release()
-        return Statistics(merged.mean, merged.squares / max(merged.count, 1))
+        return Statistics(merged.mean, merged.squares / max(merged.n, 1))
 
 
 class Moments(NamedTuple):
     """Number of pixels, their mean, and the sum of their squared distances to it, for each plane [B, C] in float64."""
 
-    count: int
+    n: int
     mean: Tensor
     squares: Tensor
 
@@ -131,8 +132,8 @@ class Moments(NamedTuple):
 
     def merged(self, other: Moments) -> Moments:
         """Those of both (Chan et al. 1979)."""
-        count = self.count + other.count
+        n = self.n + other.n
         distance = other.mean - self.mean
-        mean = self.mean + distance * (other.count / count)
-        squares = self.squares + other.squares + distance.square() * (self.count * other.count / count)
-        return Moments(count, mean, squares)
+        mean = self.mean + distance * (other.n / n)
+        squares = self.squares + other.squares + distance.square() * (self.n * other.n / n)
+        return Moments(n, mean, squares)

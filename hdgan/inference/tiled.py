@@ -1,0 +1,258 @@
+"""Images of any size, generated tile by tile: the same image as of the whole maps, in bounded memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hdgan.config.bounds import Depth
+from hdgan.data.images import from_unit_range
+from hdgan.errors import ConfigError
+from hdgan.inference.large import (
+    Areas,
+    LargeMaps,
+    Thinned,
+    Windows,
+    check_same_size,
+    find_areas,
+    image_tensor,
+    map_tensor,
+    node_of,
+)
+from hdgan.inference.memory import resident_bytes
+from hdgan.inference.pipeline import Pipeline
+from hdgan.models.draws import drawing_from
+from hdgan.models.encoder import FeatureEncoder
+from hdgan.regions import Box, Node, Run, Statistics, Storage
+from hdgan.regions.draws import RegionDraws
+from hdgan.regions.nodes import Pointwise
+from hdgan.seeding import seeded
+from hdgan.styles.sample import Styles, styles_of
+from hdgan.wording import memory_size
+
+LEAST = 256 * 2**20
+"""Bytes that are needed for images, besides what the program takes itself."""
+_DTYPES: dict[Depth, torch.dtype] = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
+
+Progress = Callable[[str, float], None]
+"""Called with what is done and the share of it that is complete, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an image is generated in tiles.
+
+    Args:
+        tile: side of a tile in pixels; by default as large as the memory allows, and at most 1024.
+        max_memory: bytes that the process may take; what does not fit goes to scratch files.
+        scratch: folder of these files; by default that of temporary files.
+        statistics: of the instance norms. "exact" gives the image of the whole maps. "thumbnail" takes those of a
+            small version of the maps: without scratch files, and with other colours and contrasts.
+        thumbnail: longest side of that version in pixels.
+    """
+
+    tile: int | None = None
+    max_memory: int = 4 * 2**30
+    scratch: Path | None = None
+    statistics: Literal["exact", "thumbnail"] = "exact"
+    thumbnail: int = 1024
+
+
+class TiledImage:
+    """A generated image that is read by rows. Memory or a scratch file keeps it for as long as the object lives.
+
+    Attributes:
+        height, width, channels: its size.
+        dtype: of its numbers: uint8, uint16, or float32 in [-1, 1].
+    """
+
+    def __init__(self, node: Node, depth: Depth) -> None:
+        _, self.channels, self.height, self.width = node.shape
+        self.dtype = np.dtype(depth)
+        self._node = node
+
+    def rows(self, top: int, bottom: int) -> np.ndarray:
+        """Rows [top, bottom), as [n, width, channels]."""
+        assert self._node.held is not None
+        pixels = self._node.held.read(Box(top, bottom, 0, self.width))
+        return pixels[0].movedim(0, 2).cpu().numpy()
+
+
+class TiledGenerator:
+    """Generates images of any size with a model.
+
+    Every instance norm of the model is a pass over the image, tile by tile, which finds the statistics of the whole;
+    between the passes, features lie in memory or in scratch files. The result differs from that of the whole maps at
+    once by rounding.
+
+    Args:
+        pipeline: the model.
+        tiling: how.
+        progress: told how far each call is.
+
+    Raises:
+        ConfigError: `max_memory` is less than the program itself takes.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, tiling: Tiling = Tiling(), progress: Progress = lambda what, share: None
+    ) -> None:
+        self.pipeline, self.tiling, self._progress = pipeline, tiling, progress
+        self._folder = tiling.scratch or Path(tempfile.gettempdir())
+        taken = resident_bytes()
+        self._room = tiling.max_memory - taken
+        if self._room < LEAST:
+            raise ConfigError(
+                f"a memory of {memory_size(tiling.max_memory)} does not suffice: the program and the model take "
+                f"{memory_size(taken)} already; give {memory_size(taken + LEAST)} or more"
+            )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        source: Windows,
+        instance: Windows | None = None,
+        *,
+        photo: Windows | None = None,
+        styles: Styles | None = None,
+        seed: int | None = None,
+        variant: int = 0,
+    ) -> TiledImage:
+        """Generate an image of the size of its input.
+
+        Args:
+            source: label map, or for a model trained on A->B pairs the input image.
+            instance: instance map of the same size; needed if the model was trained with instances.
+            photo: gives each instance its style.
+            styles, seed, variant: as of a call of the pipeline.
+
+        Raises:
+            DataError, ConfigError, CheckpointError: as of a call of the pipeline. ConfigError also if the model has an
+                operation that cannot be computed in tiles, or the scratch folder has too little space.
+        """
+        check_same_size([windows for windows in (source, instance, photo) if windows is not None])
+        if photo is not None and styles is not None:
+            raise ConfigError("both a photo and styles are given: give only one of them")
+        self.pipeline.check(seed, variant)
+        areas = self._areas(source, instance, needed=photo is not None or self.pipeline.config.feature_channels > 0)
+        if photo is not None:
+            styles = self._encoded(source, instance, photo, areas)
+        wanted = _Wanted(areas, styles, seed, variant)
+        if self.tiling.statistics == "thumbnail":
+            step = -(-max(source.height, source.width) // self.tiling.thumbnail)
+            thin = Thinned(source, step), None if instance is None else Thinned(instance, step)
+            small = self._run()
+            self._pixels(small, *thin, wanted)
+            run = self._run(given=small.statistics)
+        else:
+            run = self._run()
+        self._rehearse(run, lambda run: self._pixels(run, source, instance, wanted), "generating")
+        return TiledImage(self._pixels(run, source, instance, wanted), self.pipeline.config.image_depth)
+
+    def _areas(self, source: Windows, instance: Windows | None, needed: bool) -> Areas | None:
+        """The instances of the map, and their classes; the labels are checked in any case."""
+        config = self.pipeline.config
+        label = source if config.n_labels else None
+        if label is None and instance is None:
+            if needed:
+                raise ConfigError("a photo gives a style to each instance: give an instance map")
+            return None
+        if instance is None and config.instances:
+            raise ConfigError(f"the model was trained with instance maps: give one for {source.name}")
+        total, seen = source.height * source.width, 0
+
+        def progress(pixels: int) -> None:
+            nonlocal seen
+            seen += pixels
+            self._progress("reading the maps", seen / total)
+
+        return find_areas(label, instance, config, progress)
+
+    def _encoded(self, source: Windows, instance: Windows | None, photo: Windows, areas: Areas | None) -> Styles:
+        """The style of every instance of a photo."""
+        pipeline = self.pipeline
+        encoder = pipeline.require_encoder()
+        assert areas is not None
+
+        def rows(run: Run) -> Tensor:
+            maps = self._maps(run, source, instance, areas)
+            with pipeline.autocast():
+                return maps.reduced(cast(FeatureEncoder, encoder).pixel_features(image_tensor(photo, run)))
+
+        run = self._run()
+        self._rehearse(run, rows, "encoding the photo")
+        return styles_of(dict(zip(areas.ids.tolist(), areas.classes, strict=True)), rows(run).cpu().numpy(),
+                         pipeline.encoder_id)  # fmt: skip
+
+    def _maps(self, run: Run, source: Windows, instance: Windows | None, areas: Areas | None) -> LargeMaps:
+        config = self.pipeline.config
+        label = map_tensor(source, run) if config.n_labels else None
+        image = None if config.n_labels else image_tensor(source, run)
+        ids = None if instance is None else map_tensor(instance, run)
+        return LargeMaps(source.name, label, image, ids, config.instance_divisor, True, areas)
+
+    def _pixels(self, run: Run, source: Windows, instance: Windows | None, wanted: _Wanted) -> Node:
+        """The image as it is saved, [1, C, H, W], which the storage of the run holds."""
+        pipeline, depth = self.pipeline, self.pipeline.config.image_depth
+        chosen = 0 if pipeline.config.variants is None else wanted.variant
+        noise = nullcontext() if wanted.seed is None else seeded(pipeline.device, wanted.seed, wanted.variant)
+        with pipeline.autocast(), noise, drawing_from(RegionDraws(run)):
+            maps = self._maps(run, source, instance, wanted.areas)
+            image = node_of(pipeline.image(*pipeline.given(maps, None, wanted.styles), chosen))
+            pixels = Pointwise(partial(_as_saved, depth=depth), [image], dtype=_DTYPES[depth])
+            run.hold(pixels)
+        return pixels
+
+    def _run(self, given: Sequence[Statistics] | None = None, rehearsal: bool = False) -> Run:
+        storage = Storage(self._room // 2, self._folder, rehearsal)
+        return Run(storage, self.pipeline.device, self.tiling.tile, self._room // 4, given, rehearsal)
+
+    def _rehearse(self, run: Run, function: Callable[[Run], object], what: str) -> None:
+        """Count the work of a run and the space that it takes on the disk before it begins."""
+        total = done = 0
+
+        def count(work: int) -> None:
+            nonlocal total
+            total += work
+
+        def progress(work: int) -> None:
+            nonlocal done
+            done += work
+            self._progress(what, done / total)
+
+        rehearsal = self._run(run.given, rehearsal=True)
+        rehearsal.progress = count
+        function(rehearsal)
+        run.progress = progress
+        needed, free = rehearsal.storage.most_on_disk, shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise ConfigError(
+                f"{memory_size(needed)} of scratch files would be written to {self._folder}, which has "
+                f"{memory_size(free)} left: choose another folder, or give more memory"
+            )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What an image is made of besides the maps."""
+
+    areas: Areas | None
+    styles: Styles | None
+    seed: int | None
+    variant: int
+
+
+def _as_saved(image: Tensor, depth: Depth) -> Tensor:
+    """[1, C, H, W] in [0, 1] as numbers of a depth."""
+    values = from_unit_range(image[0] * 2 - 1, depth)  # [H, W, C]
+    return torch.from_numpy(values).movedim(2, 0)[None]
