@@ -144,6 +144,8 @@ class TiledGenerator:
         if photo is not None and styles is not None:
             raise ConfigError("both a photo and styles are given: give only one of them")
         self.pipeline.check(seed, variant)
+        if photo is not None:
+            self.pipeline.require_encoder()
         areas = self._areas(source, instance, needed=photo is not None or self.pipeline.config.feature_channels > 0)
         if photo is not None:
             styles = self._encoded(source, instance, photo, areas)

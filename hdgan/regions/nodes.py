@@ -103,8 +103,9 @@ class Pointwise(Node):
         channels: int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        batch, own, height, width = inputs[0].shape
-        shape = batch, own if channels is None else channels, height, width
+        shape = list(inputs[0].shape)
+        if channels is not None:
+            shape[1] = channels
         super().__init__(inputs, shape, dtype or inputs[0].dtype)
         self._function = function
 
@@ -192,8 +193,12 @@ class TransposedConvolution(Node):
         top, left = given.top * stride - padding, given.left * stride - padding
         made = Box(top, top + y.shape[2], left, left + y.shape[3])
         inside = box.within(made)
-        rows, columns = inside.slices(made)
-        y = y[:, :, rows, columns]
+        if not inside.area:  # output padding, or a gap between what pixels add
+            inside = Box(box.top, box.top, box.left, box.left)
+            y = y[:, :, :0, :0]
+        else:
+            rows, columns = inside.slices(made)
+            y = y[:, :, rows, columns]
         missing = (inside.left - box.left, box.right - inside.right, inside.top - box.top, box.bottom - inside.bottom)
         if any(missing):
             y = F.pad(y, missing)

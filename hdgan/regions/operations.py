@@ -20,6 +20,7 @@ from hdgan.regions.nodes import (
     Crop,
     Local,
     NearestEnlargement,
+    Node,
     Padding,
     Pointwise,
     TransposedConvolution,
@@ -121,13 +122,17 @@ def _interpolate(
 @stands_for(Tensor.__getitem__)
 def _getitem(x: RegionTensor, index: Any) -> RegionTensor:
     whole = slice(None)
-    if not (isinstance(index, tuple) and len(index) == 4 and index[0] == index[1] == whole):
+    parts = index if isinstance(index, tuple) else (index,)
+    parts += (whole,) * (4 - len(parts))
+    if parts[0] != whole or not all(isinstance(part, slice) and part.step in (None, 1) for part in parts):
         raise unsupported(f"the part {index} of an image")
-    spans = [part.indices(size) for part, size in zip(index[2:], x.shape[2:], strict=True)]
-    if any(step != 1 for _, _, step in spans):
-        raise unsupported(f"the part {index} of an image")
-    (top, bottom, _), (left, right, _) = spans
-    return made_from(x, Crop(x.node, (top, left), (bottom - top, right - left)))
+    (first, last), (top, bottom), (left, right) = (
+        part.indices(size)[:2] for part, size in zip(parts[1:], x.shape[1:], strict=True)
+    )
+    node: Node = Crop(x.node, (top, left), (bottom - top, right - left))
+    if (first, last) != (0, x.shape[1]):
+        node = Pointwise(lambda pixels: pixels[:, first:last], [node], channels=last - first)
+    return made_from(x, node)
 
 
 def _pointwise(function: Callable[..., Tensor]) -> Callable[..., RegionTensor]:
@@ -245,8 +250,8 @@ _POINTWISE: tuple[tuple[Callable[..., Tensor], Sequence[Any]], ...] = (
     (torch.addcmul, (torch.addcmul,)),
     (torch.tanh, (torch.tanh, Tensor.tanh)),
     (torch.clamp, (torch.clamp, Tensor.clamp)),
-    (F.relu, (F.relu,)),
-    (F.leaky_relu, (F.leaky_relu,)),
+    (F.relu, (F.relu, F.relu_)),
+    (F.leaky_relu, (F.leaky_relu, F.leaky_relu_)),
 )
 for _function, _same in _POINTWISE:
     stands_for(*_same)(_pointwise(_function))

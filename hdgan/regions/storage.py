@@ -63,7 +63,7 @@ class OnDisk:
         """The pixels of a box."""
         rows, columns = box.bottom - box.top, box.right - box.left
         pixels = torch.empty(rows * columns * math.prod(self._channels), dtype=self._dtype)
-        view = memoryview(pixels.view(torch.uint8).numpy())
+        view = pixels.view(torch.uint8).numpy().data
         for begin, end, offset in self._runs(box):
             with _naming(self._folder):
                 got = os.preadv(self._file.fileno(), [view[begin:end]], offset)
@@ -76,7 +76,7 @@ class OnDisk:
         """Keep the pixels of a box."""
         rows = pixels[0].movedim(0, 2) if self._channels else pixels[0]
         flat = rows.to("cpu", self._dtype).contiguous().flatten()
-        view = memoryview(flat.view(torch.uint8).numpy())
+        view = flat.view(torch.uint8).numpy().data
         for begin, end, offset in self._runs(box):
             with _naming(self._folder):
                 while begin < end:
@@ -116,14 +116,14 @@ class Storage:
 
     def __init__(self, limit: int, folder: Path, rehearsal: bool = False) -> None:
         self.limit, self.folder, self._rehearsal = limit, folder, rehearsal
-        self._in_memory = self._on_disk = 0
+        self.in_memory = self.on_disk = 0
         self.most_on_disk = 0
         """The most bytes that were in files at the same time."""
 
     def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> InMemory | OnDisk | Accounted:
         """Room for an image, which ends with the object."""
         size = math.prod(shape) * dtype.itemsize
-        fits = self._in_memory + size <= self.limit
+        fits = self.in_memory + size <= self.limit
         held: InMemory | OnDisk | Accounted
         if self._rehearsal:
             held = Accounted()
@@ -132,18 +132,18 @@ class Storage:
         else:
             held = OnDisk(shape, dtype, self.folder)
         if fits:
-            self._in_memory += size
+            self.in_memory += size
         else:
-            self._on_disk += size
-            self.most_on_disk = max(self.most_on_disk, self._on_disk)
+            self.on_disk += size
+            self.most_on_disk = max(self.most_on_disk, self.on_disk)
         weakref.finalize(held, self._freed, size, fits)
         return held
 
     def _freed(self, size: int, in_memory: bool) -> None:
         if in_memory:
-            self._in_memory -= size
+            self.in_memory -= size
         else:
-            self._on_disk -= size
+            self.on_disk -= size
 
 
 @contextmanager

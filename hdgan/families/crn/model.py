@@ -34,7 +34,8 @@ class CRN(ImageModel):
 
     def generate(self, condition: NetworkInput, features: Tensor | None = None, variant: int = 0) -> Tensor:
         """One of the images of a condition, [B, image_channels, H, W] in [-1, 1]."""
-        return self.images(condition)[:, variant].clamp(-1, 1)
+        channels = self.config.image_channels
+        return self.generator(condition)[:, variant * channels : (variant + 1) * channels].clamp(-1, 1)
 
     def copy_from(self, smaller: ImageModel) -> None:
         """Take over the weights of a model with as many or fewer modules; a grown one keeps its last convolution.
