@@ -35,6 +35,76 @@ def evaluate(node: Node, box: Box) -> Tensor:
     return values[node]
 
 
+class Changes:
+    """What becomes of an image after its sources were changed in some boxes, while all statistics stay as they were.
+
+    Of features that a recording run keeps, only what the changes reach is computed again, and of that only what the
+    asked region depends on.
+
+    Args:
+        node: the image, made by a run that was `recording`.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._order = _below(node, lambda n: False)
+        self._sources: dict[Node, Box] = {}
+        self._reached: dict[Node, Box] = {}
+
+    def add(self, source: Node, box: Box) -> None:
+        """Say that the pixels which a source holds now are others in a box than those of the run."""
+        self._sources[source] = self._sources.get(source, _NOTHING).hull(box)
+        self._reached = dict(self._sources)
+        for n in self._order:
+            for k, i in enumerate(n.inputs):
+                if self._reached[i].area:
+                    self._reached[n] = self._reached.get(n, _NOTHING).hull(n.writes(k, self._reached[i]))
+            self._reached.setdefault(n, _NOTHING)
+
+    @property
+    def reached(self) -> Box:
+        """The part of the image that may be another now, statistics aside."""
+        return self._reached.get(self._node, _NOTHING)
+
+    def evaluate(self, box: Box) -> Tensor:
+        """The pixels of a box of the image."""
+        wanted = {self._node: box}
+        for n in reversed(self._order):
+            if n in wanted and self._computed(n, wanted[n]).area:
+                for i, part in zip(n.inputs, n.reads(self._computed(n, wanted[n])), strict=True):
+                    wanted[i] = wanted[i].hull(part) if i in wanted else part
+        values: dict[Node, Tensor] = {}
+        for n in self._order:
+            if n not in wanted:
+                continue
+            place, part = wanted[n], self._computed(n, wanted[n])
+            if n.held is not None:
+                values[n] = n.held.read(place)
+            if part.area:
+                boxes = n.reads(part)
+                made = n.compute(
+                    part, [_crop(values[i], wanted[i], b) for i, b in zip(n.inputs, boxes, strict=True)], boxes
+                )
+                values[n] = made if part == place else _pasted(values[n], place, made, part)
+        return values[self._node]
+
+    def _computed(self, n: Node, place: Box) -> Box:
+        """The part of a box that has to be computed: all of what is not kept, else where it has changed."""
+        if not n.inputs:
+            return _NOTHING
+        return place if n.held is None else place.within(self._reached[n])
+
+
+_NOTHING = Box(0, 0, 0, 0)
+
+
+def _pasted(pixels: Tensor, place: Box, made: Tensor, part: Box) -> Tensor:
+    rows, columns = part.slices(place)
+    pixels = pixels.clone()
+    pixels[..., rows, columns] = made
+    return pixels
+
+
 def working_bytes(node: Node, box: Box) -> int:
     """Memory that `evaluate` takes at most: of all that a box depends on, as if nothing was freed."""
     order = _below(node, lambda n: n.held is not None)

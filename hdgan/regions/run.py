@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hdgan.regions.boxes import Box, tiles
 from hdgan.regions.evaluation import evaluate, sources_of, working_bytes
-from hdgan.regions.nodes import Node, Source
+from hdgan.regions.nodes import Held, Node, Source
 from hdgan.regions.storage import Storage
 
 SIDES = (1024, 768, 512, 384, 256, 192, 128, 64)
@@ -40,6 +40,7 @@ class Run:
         working: bytes that the computation of a tile may take.
         given: statistics of all norms in their order, which are then not computed; no pass is made for them.
         rehearsal: compute nothing, and count the work.
+        recording: keep the features of all layers and how each is computed, for `Changes`.
         progress: called with the pixels of each tile times the channels of what was computed.
     """
 
@@ -49,6 +50,7 @@ class Run:
     working: int = 2**29
     given: Sequence[Statistics] | None = None
     rehearsal: bool = False
+    recording: bool = False
     progress: Callable[[int], None] = lambda work: None
     statistics: list[Statistics] = field(default_factory=list)
     """Of the norms so far."""
@@ -80,15 +82,20 @@ class Run:
         held = self.storage.allocate(node.shape, node.dtype)
         for box, pixels in self.computed(node):
             held.write(box, pixels)
+        self._keep(node, held)
+
+    def _keep(self, node: Node, held: Held) -> None:
         node.held = held
-        node.release()
+        if not self.recording:
+            node.release()
 
     def statistics_of(self, node: Node) -> Statistics:
         """The statistics of an image that a norm follows, whose pixels are kept for the time when they are normalised.
 
         What the first convolution makes is not kept: it is larger than the maps that it is made of again.
         """
-        keep = node.held is None and not all(isinstance(n, Source) for n in sources_of(node))
+        again = not self.recording and all(isinstance(n, Source) for n in sources_of(node))
+        keep = node.held is None and not again
         found = self._measured(node, keep) if self.given is None else self.given[len(self.statistics)]
         self.statistics.append(found)
         return found
@@ -101,8 +108,7 @@ class Run:
             if held is not None:
                 held.write(box, pixels)
         if held is not None:
-            node.held = held
-            node.release()
+            self._keep(node, held)
         return Statistics(merged.mean, merged.squares / max(merged.n, 1))
 
 
