@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hdgan.data import class_of, to_unit_range
-from hdgan.errors import DataError
+from hdgan.errors import ConfigError, DataError
 from hdgan.families import ModelConfig
 from hdgan.inference.maps import Maps, require_labels
 from hdgan.ops import InstanceIndex, instance_index
@@ -175,27 +175,57 @@ def _joined(found: dict[tuple[int, int], int], by_id: bool, divisor: int) -> Are
 
 @dataclass(frozen=True)
 class LargeMaps(Maps):
-    """The input of one call whose pixels are read region by region. Its tensors are `RegionTensor`."""
+    """The input of one call whose pixels are read region by region. Its tensors are `RegionTensor`.
 
-    areas: Areas | None = None
-    """None for a model without styles."""
+    Attributes:
+        source: the label map or input image.
+        instance: the instance map.
+        areas: the instances, or the classes; None for a model without labels and a call without an instance map.
+        config: of the model.
+        run: how the tensors are computed.
+    """
+
+    source: Windows = field(kw_only=True)
+    instance: Windows | None = field(kw_only=True)
+    areas: Areas | None = field(kw_only=True)
+    config: ModelConfig = field(kw_only=True)
+    run: Run = field(kw_only=True)
+
+    @property
+    def found(self) -> Areas:
+        """The areas that styles belong to.
+
+        Raises:
+            ConfigError: there is neither an instance map nor a label map.
+        """
+        if self.areas is None:
+            raise ConfigError("a photo gives a style to each instance: give an instance map")
+        return self.areas
 
     @property
     def index(self) -> InstanceIndex:
-        """The areas that styles belong to, without the rows of the pixels."""
-        assert self.areas is not None
-        return self.areas.index
+        """The areas without the rows of the pixels."""
+        return self.found.index
 
     @property
     def classes(self) -> list[int]:
         """The class of each area."""
-        assert self.areas is not None
-        return self.areas.classes
+        return self.found.classes
+
+    def on(self, run: Run) -> LargeMaps:
+        """The same for another run."""
+        return replace(large_maps(self.source, self.instance, self.areas, self.config, run), encoded=self.encoded)
+
+    def thinned(self, side: int, run: Run) -> LargeMaps:
+        """Every k-th row and column, so that no side is longer than `side`."""
+        step = -(-max(self.source.height, self.source.width) // side)
+        instance = None if self.instance is None else Thinned(self.instance, step)
+        thin = large_maps(Thinned(self.source, step), instance, self.areas, self.config, run)
+        return replace(thin, encoded=self.encoded)
 
     def spread(self, rows: Tensor) -> Tensor:
         """As of `Maps`."""
-        areas, ids = self.areas, self._ids
-        assert areas is not None
+        areas, ids = self.found, self._ids
 
         def of_pixels(ids: Tensor) -> Tensor:
             return rows[areas.rows(ids)].permute(0, 3, 1, 2)
@@ -205,8 +235,7 @@ class LargeMaps(Maps):
 
     def reduced(self, features: Tensor) -> Tensor:
         """As of `Maps`."""
-        areas, ids = self.areas, self._ids
-        assert areas is not None
+        areas, ids = self.found, self._ids
         assert isinstance(features, RegionTensor)
         sums = torch.zeros(len(areas.ids), features.shape[1], dtype=torch.float64, device=features.device)
         for box, pixels in ids.run.computed(features.node):
@@ -219,6 +248,17 @@ class LargeMaps(Maps):
         areas = self.label if self.ids is None else self.ids
         assert isinstance(areas, RegionTensor)
         return areas
+
+
+def large_maps(
+    source: Windows, instance: Windows | None, areas: Areas | None, config: ModelConfig, run: Run
+) -> LargeMaps:
+    """The tensors of maps for a run; the arguments are as of `LargeMaps`."""
+    label = map_tensor(source, run) if config.n_labels else None
+    image = None if config.n_labels else image_tensor(source, run)
+    ids = None if instance is None else map_tensor(instance, run)
+    parts = source.name, label, image, ids, config.instance_divisor
+    return LargeMaps(*parts, batched=True, source=source, instance=instance, areas=areas, config=config, run=run)
 
 
 def check_same_size(windows: Sequence[Windows]) -> None:

@@ -17,6 +17,7 @@ from hdgan.data.opening import named
 from hdgan.errors import ConfigError, DataError
 from hdgan.families import ModelConfig
 from hdgan.ops import InstanceIndex, instance_broadcast, instance_index
+from hdgan.styles.sample import Styles
 from hdgan.styles.table import classes_of
 from hdgan.wording import count
 
@@ -36,6 +37,8 @@ class Maps:
     """`ModelConfig.instance_divisor`."""
     batched: bool
     """Whether it came as a batch."""
+    encoded: Styles | None = None
+    """The styles of its photo, if that has been encoded."""
 
     @property
     def size(self) -> tuple[int, int, int]:

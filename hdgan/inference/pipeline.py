@@ -168,6 +168,8 @@ class Pipeline:
             DataError, ConfigError: as in a call, and for a batch.
         """
         maps = read_maps(source, instance, self.config, self.device)
+        if maps.encoded is not None:
+            return maps.encoded
         classes = self._classes(maps)
         with self.autocast():
             features = instance_reduce(self._encoded(maps, photo).float(), maps.index)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, cast
@@ -18,17 +18,8 @@ from torch import Tensor
 from hdgan.config.bounds import Depth
 from hdgan.data.images import from_unit_range
 from hdgan.errors import ConfigError
-from hdgan.inference.large import (
-    Areas,
-    LargeMaps,
-    Thinned,
-    Windows,
-    check_same_size,
-    find_areas,
-    image_tensor,
-    map_tensor,
-    node_of,
-)
+from hdgan.inference.large import LargeMaps, Windows, check_same_size, find_areas, image_tensor, large_maps, node_of
+from hdgan.inference.maps import Maps
 from hdgan.inference.memory import resident_bytes
 from hdgan.inference.pipeline import Pipeline
 from hdgan.models.draws import drawing_from
@@ -117,138 +108,139 @@ class TiledGenerator:
                 f"{memory_size(taken)} already; give {memory_size(taken + LEAST)} or more"
             )
 
+    def read(self, source: Windows, instance: Windows | None = None) -> LargeMaps:
+        """Look at all of the input once: check the labels, and find the instances and their classes.
+
+        Args:
+            source: label map, or for a model trained on A->B pairs the input image.
+            instance: instance map of the same size; needed if the model was trained with instances.
+
+        Returns:
+            The input of several calls.
+
+        Raises:
+            DataError: a label is not one of the model's, or sizes differ.
+            ConfigError: the model needs an instance map.
+        """
+        config = self.pipeline.config
+        given = [source] if instance is None else [source, instance]
+        check_same_size(given)
+        if config.instances and instance is None:
+            raise ConfigError(f"the model was trained with instance maps: give one for {source.name}")
+        label = source if config.n_labels else None
+        areas = None
+        if label is not None or instance is not None:
+            areas = find_areas(label, instance, config, self._shares("reading the maps", source.height * source.width))
+        return large_maps(source, instance, areas, config, self._run())
+
     @torch.no_grad()
     def __call__(
         self,
-        source: Windows,
-        instance: Windows | None = None,
+        maps: LargeMaps,
         *,
         photo: Windows | None = None,
-        styles: Styles | None = None,
+        styles: Styles | Callable[[Maps], Styles | None] | None = None,
         seed: int | None = None,
         variant: int = 0,
     ) -> TiledImage:
         """Generate an image of the size of its input.
 
         Args:
-            source: label map, or for a model trained on A->B pairs the input image.
-            instance: instance map of the same size; needed if the model was trained with instances.
+            maps: from `read`.
             photo: gives each instance its style.
-            styles, seed, variant: as of a call of the pipeline.
+            styles: as of a call of the pipeline, or a function of the maps. Where that returns None, the photo, or else
+                the mean of each class, gives the styles.
+            seed, variant: as of a call of the pipeline.
 
         Raises:
             DataError, ConfigError, CheckpointError: as of a call of the pipeline. ConfigError also if the model has an
                 operation that cannot be computed in tiles, or the scratch folder has too little space.
         """
-        check_same_size([windows for windows in (source, instance, photo) if windows is not None])
-        if photo is not None and styles is not None:
-            raise ConfigError("both a photo and styles are given: give only one of them")
         self.pipeline.check(seed, variant)
         if photo is not None:
-            self.pipeline.require_encoder()
-        areas = self._areas(source, instance, needed=photo is not None or self.pipeline.config.feature_channels > 0)
-        if photo is not None:
-            styles = self._encoded(source, instance, photo, areas)
-        wanted = _Wanted(areas, styles, seed, variant)
+            if isinstance(styles, Styles):
+                raise ConfigError("both a photo and styles are given: give only one of them")
+            maps = self._with_photo(maps, photo)
+        chosen = styles(maps) if callable(styles) else styles
+        wanted = _Wanted(chosen if chosen is not None else maps.encoded, seed, variant)
         if self.tiling.statistics == "thumbnail":
-            step = -(-max(source.height, source.width) // self.tiling.thumbnail)
-            thin = Thinned(source, step), None if instance is None else Thinned(instance, step)
             small = self._run()
-            self._pixels(small, *thin, wanted)
-            run = self._run(given=small.statistics)
+            self._pixels(maps.thinned(self.tiling.thumbnail, small), wanted)
+            given: Sequence[Statistics] | None = small.statistics
         else:
-            run = self._run()
-        self._rehearse(run, lambda run: self._pixels(run, source, instance, wanted), "generating")
-        return TiledImage(self._pixels(run, source, instance, wanted), self.pipeline.config.image_depth)
+            given = None
+        run = self._rehearsed(lambda run: self._pixels(maps.on(run), wanted), "generating", given)
+        return TiledImage(self._pixels(maps.on(run), wanted), self.pipeline.config.image_depth)
 
-    def _areas(self, source: Windows, instance: Windows | None, needed: bool) -> Areas | None:
-        """The instances of the map, and their classes; the labels are checked in any case."""
-        config = self.pipeline.config
-        label = source if config.n_labels else None
-        if label is None and instance is None:
-            if needed:
-                raise ConfigError("a photo gives a style to each instance: give an instance map")
-            return None
-        if instance is None and config.instances:
-            raise ConfigError(f"the model was trained with instance maps: give one for {source.name}")
-        total, seen = source.height * source.width, 0
-
-        def progress(pixels: int) -> None:
-            nonlocal seen
-            seen += pixels
-            self._progress("reading the maps", seen / total)
-
-        return find_areas(label, instance, config, progress)
-
-    def _encoded(self, source: Windows, instance: Windows | None, photo: Windows, areas: Areas | None) -> Styles:
-        """The style of every instance of a photo."""
+    def _with_photo(self, maps: LargeMaps, photo: Windows) -> LargeMaps:
+        """The maps with the style of every instance of a photo."""
         pipeline = self.pipeline
-        encoder = pipeline.require_encoder()
-        assert areas is not None
+        encoder = cast(FeatureEncoder, pipeline.require_encoder())
+        check_same_size([maps.source, photo])
+        areas = maps.found
 
         def rows(run: Run) -> Tensor:
-            maps = self._maps(run, source, instance, areas)
             with pipeline.autocast():
-                return maps.reduced(cast(FeatureEncoder, encoder).pixel_features(image_tensor(photo, run)))
+                return maps.on(run).reduced(encoder.pixel_features(image_tensor(photo, run)))
 
-        run = self._run()
-        self._rehearse(run, rows, "encoding the photo")
-        return styles_of(dict(zip(areas.ids.tolist(), areas.classes, strict=True)), rows(run).cpu().numpy(),
-                         pipeline.encoder_id)  # fmt: skip
+        features = rows(self._rehearsed(rows, "encoding the photo")).cpu().numpy()
+        classes = dict(zip(areas.ids.tolist(), areas.classes, strict=True))
+        return replace(maps, encoded=styles_of(classes, features, pipeline.encoder_id))
 
-    def _maps(self, run: Run, source: Windows, instance: Windows | None, areas: Areas | None) -> LargeMaps:
-        config = self.pipeline.config
-        label = map_tensor(source, run) if config.n_labels else None
-        image = None if config.n_labels else image_tensor(source, run)
-        ids = None if instance is None else map_tensor(instance, run)
-        return LargeMaps(source.name, label, image, ids, config.instance_divisor, True, areas)
-
-    def _pixels(self, run: Run, source: Windows, instance: Windows | None, wanted: _Wanted) -> Node:
+    def _pixels(self, maps: LargeMaps, wanted: _Wanted) -> Node:
         """The image as it is saved, [1, C, H, W], which the storage of the run holds."""
         pipeline, depth = self.pipeline, self.pipeline.config.image_depth
         chosen = 0 if pipeline.config.variants is None else wanted.variant
         noise = nullcontext() if wanted.seed is None else seeded(pipeline.device, wanted.seed, wanted.variant)
-        with pipeline.autocast(), noise, drawing_from(RegionDraws(run)):
-            maps = self._maps(run, source, instance, wanted.areas)
+        with pipeline.autocast(), noise, drawing_from(RegionDraws(maps.run)):
             image = node_of(pipeline.image(*pipeline.given(maps, None, wanted.styles), chosen))
             pixels = Pointwise(partial(_as_saved, depth=depth), [image], dtype=_DTYPES[depth])
-            run.hold(pixels)
+            maps.run.hold(pixels)
         return pixels
 
     def _run(self, given: Sequence[Statistics] | None = None, rehearsal: bool = False) -> Run:
         storage = Storage(self._room // 2, self._folder, rehearsal)
-        return Run(storage, self.pipeline.device, self.tiling.tile, self._room // 4, given, rehearsal)
+        return Run(storage, self.pipeline.device, self.tiling.tile, self._room // 6, given, rehearsal)
 
-    def _rehearse(self, run: Run, function: Callable[[Run], object], what: str) -> None:
-        """Count the work of a run and the space that it takes on the disk before it begins."""
-        total = done = 0
+    def _rehearsed(
+        self, function: Callable[[Run], object], what: str, given: Sequence[Statistics] | None = None
+    ) -> Run:
+        """A run for a function, after its work and the space that it takes on the disk were counted."""
+        total = 0
 
         def count(work: int) -> None:
             nonlocal total
             total += work
 
-        def progress(work: int) -> None:
-            nonlocal done
-            done += work
-            self._progress(what, done / total)
-
-        rehearsal = self._run(run.given, rehearsal=True)
+        rehearsal = self._run(given, rehearsal=True)
         rehearsal.progress = count
         function(rehearsal)
-        run.progress = progress
         needed, free = rehearsal.storage.most_on_disk, shutil.disk_usage(self._folder).free
         if needed > free:
             raise ConfigError(
                 f"{memory_size(needed)} of scratch files would be written to {self._folder}, which has "
                 f"{memory_size(free)} left: choose another folder, or give more memory"
             )
+        run = self._run(given)
+        run.progress = self._shares(what, total)
+        return run
+
+    def _shares(self, what: str, total: int) -> Callable[[int], None]:
+        """A function that is told of each part of the work that is done."""
+        done = 0
+
+        def progress(work: int) -> None:
+            nonlocal done
+            done += work
+            self._progress(what, done / total)
+
+        return progress
 
 
 @dataclass(frozen=True)
 class _Wanted:
     """What an image is made of besides the maps."""
 
-    areas: Areas | None
     styles: Styles | None
     seed: int | None
     variant: int

@@ -86,12 +86,9 @@ def inputs_of(config: ModelConfig) -> tuple[np.ndarray, np.ndarray | None]:
 
 def generated(pipeline: Pipeline, tiling: Tiling, photo: np.ndarray | None = None, **options: int) -> np.ndarray:
     source, ids = inputs_of(pipeline.config)
-    made = TiledGenerator(pipeline, tiling)(
-        Array("source", source),
-        None if ids is None else Array("ids", ids),
-        photo=None if photo is None else Array("photo", photo),
-        **options,
-    )
+    generate = TiledGenerator(pipeline, tiling)
+    maps = generate.read(Array("source", source), None if ids is None else Array("ids", ids))
+    made = generate(maps, photo=None if photo is None else Array("photo", photo), **options)
     assert (made.height, made.width, made.channels) == (HEIGHT, WIDTH, 3)
     return np.concatenate([made.rows(top, min(top + 40, HEIGHT)) for top in range(0, HEIGHT, 40)])
 
@@ -138,7 +135,7 @@ def test_pixels_beyond_the_memory_lie_on_the_disk(tmp_path: Path, monkeypatch: p
     tiling = Tiling(tile=64, max_memory=resident_bytes() + ROOM, scratch=tmp_path)
     generator = TiledGenerator(pipeline, tiling, lambda what, share: seen.append((what, share)))
     monkeypatch.setattr(generator, "_room", 100_000)
-    made = generator(Array("label", LABEL), Array("ids", IDS))
+    made = generator(generator.read(Array("label", LABEL), Array("ids", IDS)))
     assert np.abs(made.rows(0, HEIGHT).astype(int) - expected).max() <= 1
     assert seen[-1] == ("generating", 1.0)
     assert [share for what, share in seen if what == "generating"] == sorted(
@@ -174,13 +171,13 @@ def test_unsuitable_input_is_refused_before_the_work(tmp_path: Path) -> None:
     wrong = LABEL.copy()
     wrong[100, 140] = 77
     with pytest.raises(DataError, match=r"streets\.tif contains label 77, but the model has labels 0 to 5"):
-        generate(Array("streets.tif", wrong), Array("ids", IDS))
+        generate.read(Array("streets.tif", wrong), Array("ids", IDS))
     with pytest.raises(ConfigError, match="trained with instance maps: give one for streets"):
-        generate(Array("streets", LABEL))
+        generate.read(Array("streets", LABEL))
     with pytest.raises(DataError, match="streets is 147x110, but ids is 147x100: make them the same size"):
-        generate(Array("streets", LABEL), Array("ids", IDS[:100]))
+        generate.read(Array("streets", LABEL), Array("ids", IDS[:100]))
     with pytest.raises(ConfigError, match="trained without features"):
-        generate(Array("streets", LABEL), Array("ids", IDS), photo=Array("photo", PHOTO))
+        generate(generate.read(Array("streets", LABEL), Array("ids", IDS)), photo=Array("photo", PHOTO))
     with pytest.raises(ConfigError, match=r"does not suffice: the program and the model take .*; give .* or more"):
         TiledGenerator(pipeline, Tiling(max_memory=10**6))
 
@@ -191,4 +188,4 @@ def test_full_disk_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(generate, "_room", 100)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     with pytest.raises(ConfigError, match=rf"of scratch files would be written to {tmp_path}, which has .* left"):
-        generate(Array("label", LABEL), Array("ids", IDS))
+        generate(generate.read(Array("label", LABEL), Array("ids", IDS)))
