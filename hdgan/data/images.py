@@ -266,7 +266,7 @@ def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[:: -1 if vertical else 1, :: -1 if horizontal else 1]
 
 
-def as_input(source: Readable, array: np.ndarray, white: int | None, kind: Kind) -> np.ndarray:
+def as_input(source: object, array: np.ndarray, white: int | None, kind: Kind) -> np.ndarray:
     """Turn the stored numbers of an image into those of `read_input`.
 
     Args:
@@ -294,7 +294,7 @@ def as_input(source: Readable, array: np.ndarray, white: int | None, kind: Kind)
     return ((array.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
 
 
-def as_ids(source: Readable, values: np.ndarray) -> np.ndarray:
+def as_ids(source: object, values: np.ndarray) -> np.ndarray:
     """Turn the stored numbers of a map into those of `read_map`.
 
     Args:

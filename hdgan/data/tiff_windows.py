@@ -18,7 +18,7 @@ from hdgan.files.slides import slides
 from hdgan.wording import count
 
 _LOSSLESS = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate", 34925: "LZMA", 50000: "zstd"}
-_LOSSY = {7: "JPEG", 33005: "JPEG 2000", 34712: "JPEG 2000"}
+_LOSSY = {7: "JPEG", 33005: "JPEG 2000", 34712: "JPEG 2000", 50001: "WEBP"}
 _CHANNELS = "YXSCIQ"
 """Axes, in tifffile's letters, that are no planes of their own: rows, columns, samples, channels, and pages that the
 file says nothing about."""
@@ -40,8 +40,8 @@ def open_tiff(path: Path, *, fits: bool) -> Stored:
 
     Raises:
         ConfigError: tifffile is not installed.
-        DataError: several planes, or tiles that take more memory than `hdgan.files.limits` allows.
-        NotByWindows: it fits, or has a kind of pixels that are read whole only, or is damaged.
+        DataError: several planes, tiles that take more memory than `hdgan.files.limits` allows, or damage.
+        NotByWindows: it fits, or has a kind of pixels that are read whole only.
     """
     tifffile = slides("tifffile", f"reading {path} by windows")
     require_few_parts(path, MOST_TILES)
@@ -49,16 +49,18 @@ def open_tiff(path: Path, *, fits: bool) -> Stored:
         try:
             # Other files that the metadata name are not opened.
             file = stack.enter_context(tifffile.TiffFile(path, _multifile=False))
-            pages = _pages(path, file)
-            if fits and not (file.is_bigtiff or pages[0].is_tiled):
+            if fits and not (file.is_bigtiff or file.pages.first.is_tiled):
                 raise NotByWindows("it can be read whole")
+            pages = _pages(path, file)
             _require_known(pages)
             read = _read_mapped(path, pages) if all(page.is_final for page in pages) else _tiles(path, file, pages).read
             stored = Stored(_header(pages), _dtype(pages[0]), read, file.close, _colors(pages[0]))
         except HdganError:
             raise
         except UNREADABLE as error:
-            raise NotByWindows(str(damaged("it", error)).removeprefix("it ")) from error
+            if fits:  # Pillow may read it all the same, and tells otherwise what is wrong
+                raise NotByWindows(str(error)) from error
+            raise damaged(path, error) from error
         stack.pop_all()
         return stored
 
@@ -136,9 +138,8 @@ def _read_mapped(path: Path, pages: list[Any]) -> Any:
     """A reader of pixels that lie in the file row by row as they are."""
     page = pages[0]
     dtype = page.dtype.newbyteorder(page.parent.byteorder)
-    shape = (page.imagelength, page.imagewidth)
-    planar = page.planarconfig == 2
-    shape = (page.samplesperpixel, *shape) if planar else (*shape, page.samplesperpixel)
+    height, width, samples, planar = page.imagelength, page.imagewidth, page.samplesperpixel, page.planarconfig == 2
+    shape = (samples, height, width) if planar else (height, width, samples)
     arrays = [np.memmap(path, dtype, "r", each.dataoffsets[0], shape) for each in pages]
     arrays = [np.moveaxis(array, 0, 2) if planar else array for array in arrays]
 
@@ -160,6 +161,8 @@ def _tiles(path: Path, file: Any, pages: list[Any]) -> Tiles:
     for each in pages:
         if len(each.dataoffsets) != len(each.databytecounts) or len(each.dataoffsets) != planes * down * across:
             raise ValueError(f"it has {count(len(each.dataoffsets), 'tile')} instead of {planes * down * across}")
+        if max(map(sum, zip(each.dataoffsets, each.databytecounts, strict=True))) > file.filehandle.size:
+            raise ValueError("it ends before its last tile")
     most = 2 * height * width * channels * page.dtype.itemsize + _OVERHEAD
 
     def decode(row: int, column: int) -> np.ndarray:

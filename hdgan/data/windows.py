@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hdgan.data.arrays import mapped_array
-from hdgan.data.headers import Kind, header_of_array, read_header, require_input, require_map
+from hdgan.data.headers import WHITES, Kind, header_of_array, read_header, require_input, require_map
 from hdgan.data.images import as_ids, as_input, read_input, read_map
 from hdgan.data.opening import UNREADABLE, damaged
 from hdgan.data.scan import TIFF_MARKS
@@ -50,7 +50,7 @@ class Windows:
         if self._is_map:
             require_map(path, header, kind)
             self.channels = 1
-            self.dtype = np.dtype(stored.dtype if stored.dtype in ("uint8", "uint16") else "int32").newbyteorder("=")
+            self.dtype = np.dtype(stored.dtype.name if stored.dtype.name in WHITES else "int32")
         else:
             require_input(path, header, kind)
             self.channels, self.dtype = header.input_channels, np.dtype(header.kind.depth)

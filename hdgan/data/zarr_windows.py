@@ -18,6 +18,8 @@ from hdgan.files.json import read_json
 from hdgan.files.limits import require_bounded
 from hdgan.files.slides import slides
 
+_PLANE = ("y", "x", "c")
+"""The axes of one plane with its channels."""
 _METADATA = ("zarr.json", ".zarray", ".zgroup")
 _LOSSLESS = frozenset(
     {"blosc", "bytes", "bz2", "crc32c", "endian", "gzip", "lz4", "lzma", "sharding_indexed", "transpose", "vlen-bytes",
@@ -42,7 +44,7 @@ def open_zarr(path: Path) -> Stored:
     zarr = slides("zarr", f"reading {path}")
     try:
         node = zarr.open(str(path), mode="r")
-        array, axes = (node, "yxc"[: node.ndim]) if hasattr(node, "shape") else _full_resolution(path, node)
+        array, axes = (node, _axes(node)) if hasattr(node, "shape") else _full_resolution(path, node)
         return _stored(path, array, axes)
     except DataError:
         raise
@@ -50,8 +52,14 @@ def open_zarr(path: Path) -> Stored:
         raise damaged(path, error) from error
 
 
-def _full_resolution(path: Path, group: Any) -> tuple[Any, str]:
-    """The first array of an OME-zarr image, and a letter for each of its axes."""
+def _axes(array: Any) -> list[str]:
+    """The axes of a plain array: [H, W] or [H, W, C], unless it names its rows y and its columns x itself."""
+    names = [str(name).lower() for name in getattr(array.metadata, "dimension_names", None) or ()]
+    return names if {"y", "x"} <= set(names) else list(_PLANE[: array.ndim])
+
+
+def _full_resolution(path: Path, group: Any) -> tuple[Any, list[str]]:
+    """The first array of an OME-zarr image, and its axes."""
     metadata = dict(group.attrs)
     images = metadata.get("ome", metadata).get("multiscales")
     if not images:
@@ -60,13 +68,13 @@ def _full_resolution(path: Path, group: Any) -> tuple[Any, str]:
     if leads_out(name):
         raise DataError(f"{path} names an array {name!r:.100} outside of its folder: write it again")
     axes = [axis["name"] if isinstance(axis, dict) else axis for axis in images[0].get("axes", "tczyx")]
-    return group[name], "".join(str(axis)[:1].lower() for axis in axes)
+    return group[name], [str(axis).lower() for axis in axes]
 
 
-def _stored(path: Path, array: Any, axes: str) -> Stored:
+def _stored(path: Path, array: Any, axes: list[str]) -> Stored:
     if len(axes) != array.ndim or not {"y", "x"} <= set(axes) or len(set(axes)) < len(axes):
         raise DataError(f"{path}: array of shape {array.shape!s:.100}; save [H, W] or [H, W, C]")
-    planes = [f"{n} along {axis}" for axis, n in zip(axes, array.shape, strict=True) if axis not in "yxc" and n > 1]
+    planes = [f"{n} along {axis}" for axis, n in zip(axes, array.shape, strict=True) if axis not in _PLANE and n > 1]
     if planes:
         raise DataError(
             f"{path} has several planes, {' and '.join(planes)}: save the one that is meant as an array of its own"
@@ -83,17 +91,15 @@ def _stored(path: Path, array: Any, axes: str) -> Stored:
     def decode(row: int, column: int) -> np.ndarray:
         places = {"y": slice(row * tile[0], (row + 1) * tile[0]), "x": slice(column * tile[1], (column + 1) * tile[1])}
         values = np.asarray(array[tuple(places.get(axis, slice(None) if axis == "c" else 0) for axis in axes)])
-        kept = [axis for axis in axes if axis in "yxc"]
-        values = values.transpose([kept.index(axis) for axis in "yxc" if axis in kept])
+        kept = [axis for axis in axes if axis in _PLANE]
+        values = values.transpose([kept.index(axis) for axis in _PLANE if axis in kept])
         return values if values.ndim == 3 else values[..., None]
 
     size, name = (width, height), array.dtype.name
     lossy = sorted(set(_codecs(path / array.path)) - _LOSSLESS)
     inexact = f"stored by the zarr codec {lossy[0]}, which may not keep ids exactly" if lossy else ""
     header = Header(size, size, "NPY", name, channels, white=WHITES.get(name), inexact=inexact)
-    return Stored(
-        header, array.dtype, Tiles((height, width, channels), tile, array.dtype, decode).read, lambda: None
-    )
+    return Stored(header, array.dtype, Tiles((height, width, channels), tile, array.dtype, decode).read, lambda: None)
 
 
 def _codecs(folder: Path) -> Iterator[str]:

@@ -31,15 +31,15 @@ def save_image(values: np.ndarray, path: Path) -> None:
     Raises:
         HdganError: as `atomic_file`.
     """
-    depth: Depth = values.dtype.name
-    if image_ending(values.shape[2], depth) == ".tif":
+    (height, width, channels), depth = values.shape, values.dtype.name
+    if image_ending(channels, depth) == ".tif":
         first, *others = map(_grey, np.moveaxis(values, 2, 0))
         with atomic_file(path) as temporary:
             first.save(temporary, "TIFF", save_all=True, append_images=others, compression="tiff_adobe_deflate")
     elif depth == "uint16":  # which Pillow writes for one channel only
-        write_png(path, [values], *values.shape, "uint16")
+        write_png(path, [values], height, width, channels, "uint16")
     else:
-        save_png(_grey(values[..., 0]) if values.shape[2] == 1 else Image.fromarray(values), path)
+        save_png(_grey(values[..., 0]) if channels == 1 else Image.fromarray(values), path)
 
 
 def _grey(channel: np.ndarray) -> Image.Image:

@@ -58,7 +58,7 @@ def _compressed(rows: Iterator[np.ndarray]) -> Iterator[bytes]:
         if above is not None:
             filtered[0, 1:] -= above
         above = stored[-1].copy()
-        piece += deflate.compress(filtered)
+        piece += deflate.compress(filtered.data)
         if len(piece) >= _PIECE:
             yield piece
             piece = b""
