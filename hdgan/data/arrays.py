@@ -15,14 +15,28 @@ from hdgan.files.npy import read_npy_header
 
 
 def load_array(path: Path) -> np.ndarray:
-    """Map a .npy file into memory as [H, W, C].
+    """Map a .npy file into memory as [H, W, C], unless it is too large to be read whole.
 
     Returns:
         Integers or floats of any byte order.
 
     Raises:
-        DataError: the file is missing or damaged, its array has an unsuitable type or shape, it is shorter than its
-            header says, or it takes more memory than `hdgan.files.limits` allows.
+        DataError: as of `mapped_array`, or it takes more memory than `hdgan.files.limits` allows.
+    """
+    array = mapped_array(path)
+    require_bounded(path, array.nbytes, f"an array of {'x'.join(map(str, array.shape))} numbers")
+    return array
+
+
+def mapped_array(path: Path) -> np.ndarray:
+    """Map a .npy file of any size into memory as [H, W, C]: only what is used of it is read.
+
+    Returns:
+        Integers or floats of any byte order.
+
+    Raises:
+        DataError: the file is missing or damaged, its array has an unsuitable type or shape, or it is shorter than its
+            header says.
     """
     require_file(path, DataError)
     try:
@@ -38,7 +52,6 @@ def load_array(path: Path) -> np.ndarray:
             f"{path} cannot be read (an array of shape {shape!s:.100} is longer than the {found} bytes in the file); "
             "restore it from its source or save it again, or remove it with its partners"
         )
-    require_bounded(path, declared, f"an array of shape {shape}")
     array = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
     return array if array.ndim == 3 else array[..., None]
 

@@ -30,9 +30,9 @@ TURNED_TO_RGB = frozenset({"P", "PA", "CMYK", "YCbCr", "HSV", "RGBX"})
 
 WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _EXACT_FORMATS = frozenset({"PNG", "TIFF", "BMP", "PPM", "NPY", ""})
-_MAP_MODES = WIDE_MODES | {"1", "L", "P", "I"}
 _BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(WIDE_MODES, 2)
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_MAP_MODES = WIDE_MODES | {"1", "L", "P", "I"} | _INTEGERS
 WHITES = {"uint8": 255, "uint16": 65535}
 """The numbers that mean full brightness, by the depths that have one."""
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
@@ -51,6 +51,7 @@ class Header:
     """Differs from `size` if an EXIF orientation swaps the sides."""
     format: str
     mode: str
+    """Pillow's name for the kind of pixels, or NumPy's for the type of the numbers if Pillow does not read them."""
     channels: int
     orientation: int = 1
     frames: int = 1
@@ -119,8 +120,7 @@ def require_map(name: Path | str, header: Header, kind: Kind) -> None:
             f"{name}: this {kind} is a TIFF that stores white as 0 (PhotometricInterpretation 0), so its ids would be "
             "inverted; save it as BlackIsZero or PNG"
         )
-    whole = header.mode in (_INTEGERS if header.format == "NPY" else _MAP_MODES)
-    if not whole or header.channels != 1 or header.frames != 1:
+    if header.mode not in _MAP_MODES or header.channels != 1 or header.frames != 1:
         found = f"mode {header.mode} with {count(header.channels, 'channel')} and {count(header.frames, 'page')}"
         raise DataError(
             f"{name}: this {kind} has {found}; "
@@ -159,7 +159,7 @@ def require_input(name: Path | str, header: Header, kind: Kind = "input") -> Non
     if header.partial:
         raise DataError(f"{name}: this {kind} has {header.partial}; save its array [H, W, C] as .npy")
     if header.white is None and header.mode != "F" and "float" not in header.mode:
-        dtype = header.mode if header.format == "NPY" else "int32" if header.mode == "I" else "int8"
+        dtype = {"I": "int32", "L": "int8"}.get(header.mode, header.mode)
         raise DataError(f"{name}: {kind} of type {dtype}; save uint8, uint16, or float32 scaled to [-1, 1]")
     _require_black_as_zero(name, header, kind)
 

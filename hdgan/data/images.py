@@ -60,12 +60,12 @@ def read_map(source: Readable, kind: Kind = "label map") -> np.ndarray:
     array = _array_of(source)
     if array is not None:
         require_map(named(source), header_of_array(array), kind)
-        return _as_ids(source, array[..., 0])
+        return as_ids(source, array[..., 0])
     assert not isinstance(source, np.ndarray)
     with opened(source) as image:
         header = header_of(image, source)
         require_map(named(source), header, kind)
-        return _as_ids(source, stored_pixels(source, image, header))
+        return as_ids(source, stored_pixels(source, image, header))
 
 
 def read_photo(source: Readable, size: tuple[int, int] | None = None) -> Image.Image:
@@ -137,7 +137,7 @@ def _read_stored(source: Readable, kind: Kind, size: tuple[int, int] | None) -> 
     if array is not None:
         header = header_of_array(array)
         require_input(named(source), header, kind)
-        return _as_input(source, array, header.white, kind)
+        return as_input(source, array, header.white, kind)
     assert not isinstance(source, np.ndarray)
     pages = []
     with opened(source) as image:
@@ -152,7 +152,7 @@ def _read_stored(source: Readable, kind: Kind, size: tuple[int, int] | None) -> 
             pages.append(_page(source, image, header, size))
     if len({page.shape[:2] for page in pages}) > 1:
         raise DataError(f"{named(source)}: its {len(pages)} pages differ in size; save pages of one size")
-    return _as_input(source, np.concatenate(pages, axis=2) if len(pages) > 1 else pages[0], first.white, kind)
+    return as_input(source, np.concatenate(pages, axis=2) if len(pages) > 1 else pages[0], first.white, kind)
 
 
 def to_photo(source: object, values: np.ndarray) -> Image.Image:
@@ -266,8 +266,21 @@ def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[:: -1 if vertical else 1, :: -1 if horizontal else 1]
 
 
-def _as_input(source: Readable, array: np.ndarray, white: int | None, kind: Kind) -> np.ndarray:
-    """Stretch integers to 8 or 16 bits; make sure that floats are finite."""
+def as_input(source: object, array: np.ndarray, white: int | None, kind: Kind) -> np.ndarray:
+    """Turn the stored numbers of an image into those of `read_input`.
+
+    Args:
+        source: where they are from, for messages.
+        array: of any shape, in any byte order.
+        white: the stored number that means full brightness; None for floats.
+        kind: what the image is, for messages.
+
+    Returns:
+        uint8 or uint16, to which integers of fewer bits are stretched, or float32. It may be `array` itself.
+
+    Raises:
+        DataError: a float is not finite.
+    """
     if white is None:
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
@@ -281,7 +294,19 @@ def _as_input(source: Readable, array: np.ndarray, white: int | None, kind: Kind
     return ((array.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
 
 
-def _as_ids(source: Readable, values: np.ndarray) -> np.ndarray:
+def as_ids(source: object, values: np.ndarray) -> np.ndarray:
+    """Turn the stored numbers of a map into those of `read_map`.
+
+    Args:
+        source: where they are from, for messages.
+        values: integers of any shape, in any byte order.
+
+    Returns:
+        uint8, uint16 or int32. It may be `values` itself.
+
+    Raises:
+        DataError: a number does not fit into int32.
+    """
     if values.dtype.kind == "u" and values.dtype.itemsize < 4:
         return values.astype(values.dtype.newbyteorder("="), copy=False)
     low, high = int(values.min()), int(values.max())

@@ -13,13 +13,17 @@ from hdgan.wording import count
 MOST_PAGES = 4096
 """Pages of a TIFF."""
 _MOST_STRIPS = 2**19
+MOST_TILES = 2**22
+"""Strips or tiles of a TIFF that is read by windows."""
 _MOST_SEGMENTS = 512  # of 64 KiB each, in front of the pixels of a JPEG
 _FEW_CHUNKS, _BYTES_A_CHUNK = 4096, 1024
 _PNM_HEAD = 2**16
+TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How a TIFF begins, in both byte orders; those with a plus are BigTIFFs."""
 _STRIPS = (273, 324)  # StripOffsets, TileOffsets
 
 
-def require_few_parts(path: Path) -> None:
+def require_few_parts(path: Path, most_strips: int = _MOST_STRIPS) -> None:
     """Raise DataError for an image with more parts than any program writes. Other faults are found when it is read."""
     with path.open("rb") as file:
         head = file.read(8)
@@ -27,8 +31,8 @@ def require_few_parts(path: Path) -> None:
             what = _chunks_of_png(file, path.stat().st_size)
         elif head[:3] == b"\xff\xd8\xff":
             what = _segments_of_jpeg(file)
-        elif head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            what = _strips_of_tiff(file, head)
+        elif head[:4] in TIFF_MARKS:
+            what = _strips_of_tiff(file, head, most_strips)
         elif re.match(rb"P[1-6fF]\s", head):
             what = _head_of_pnm(head + file.read(_PNM_HEAD))
         else:
@@ -57,7 +61,7 @@ def _segments_of_jpeg(file: BinaryIO) -> str:
     return f"more than {count(_MOST_SEGMENTS, 'segment')} before its pixels"
 
 
-def _strips_of_tiff(file: BinaryIO, head: bytes) -> str:
+def _strips_of_tiff(file: BinaryIO, head: bytes, most: int) -> str:
     order, big = "<" if head[:2] == b"II" else ">", b"+" in head[:4]
     number, entry, offset = ("Q", "HHQ8x", "Q") if big else ("H", "HHL4x", "L")
     strips, seen = 0, set[int]()
@@ -76,7 +80,7 @@ def _strips_of_tiff(file: BinaryIO, head: bytes) -> str:
             (at,) = struct.unpack(order + offset, file.read(struct.calcsize(order + offset)))
         except struct.error:  # truncated, which the reader will find as well
             break
-        if strips > _MOST_STRIPS:
+        if strips > most:
             return f"{strips} strips or tiles"
     return ""
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from hdgan.config.bounds import Depth
-from hdgan.files.atomic import atomic_file
-
-_PNG_COLORS = {1: 0, 2: 4, 3: 2, 4: 6}
-"""PNG's colour type by the number of channels: grey, grey and opacity, RGB, RGB and opacity."""
+from hdgan.files.atomic import atomic_file, save_png
+from hdgan.files.png import COLOR_TYPES, write_png
 
 
 def image_ending(channels: int, depth: Depth) -> str:
@@ -22,7 +18,7 @@ def image_ending(channels: int, depth: Depth) -> str:
     Returns:
         .png for up to four channels of 8 or 16 bits, else .tif.
     """
-    return ".png" if channels in _PNG_COLORS and depth != "float32" else ".tif"
+    return ".png" if channels in COLOR_TYPES and depth != "float32" else ".tif"
 
 
 def save_image(values: np.ndarray, path: Path) -> None:
@@ -35,27 +31,16 @@ def save_image(values: np.ndarray, path: Path) -> None:
     Raises:
         HdganError: as `atomic_file`.
     """
-    channels = [Image.fromarray(np.ascontiguousarray(values[..., channel])) for channel in range(values.shape[2])]
-    depth: Depth = values.dtype.name
-    with atomic_file(path) as temporary:
-        if image_ending(len(channels), depth) == ".tif":
-            first, *others = channels
+    (height, width, channels), depth = values.shape, values.dtype.name
+    if image_ending(channels, depth) == ".tif":
+        first, *others = map(_grey, np.moveaxis(values, 2, 0))
+        with atomic_file(path) as temporary:
             first.save(temporary, "TIFF", save_all=True, append_images=others, compression="tiff_adobe_deflate")
-        elif depth == "uint16":
-            temporary.write_bytes(_png_of_16_bits(values))
-        else:
-            (channels[0] if len(channels) == 1 else Image.fromarray(values)).save(temporary, "PNG")
+    elif depth == "uint16":  # which Pillow writes for one channel only
+        write_png(path, [values], height, width, channels, "uint16")
+    else:
+        save_png(_grey(values[..., 0]) if channels == 1 else Image.fromarray(values), path)
 
 
-def _png_of_16_bits(values: np.ndarray) -> bytes:
-    """A PNG file, which Pillow writes with 16 bits only for one channel; values as of `save_image`."""
-    height, width, channels = values.shape
-    rows = values.astype(">u2").reshape(height, -1).view(np.uint8)
-    filtered = np.insert(rows, 0, 2, axis=1)  # each row begins with its filter: 2 is the difference to the row above
-    filtered[1:, 1:] -= rows[:-1]
-    header = struct.pack(">2I5B", width, height, 16, _PNG_COLORS[channels], 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered.tobytes())), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    )
+def _grey(channel: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(channel))

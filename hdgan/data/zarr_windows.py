@@ -1,0 +1,117 @@
+"""Zarr arrays and OME-zarr images, of which those chunks are decoded that a window needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hdgan.data.arrays import require_numbers
+from hdgan.data.headers import WHITES, Header
+from hdgan.data.opening import UNREADABLE, damaged
+from hdgan.data.tiles import Stored, Tiles
+from hdgan.errors import DataError
+from hdgan.files import leads_out
+from hdgan.files.json import read_json
+from hdgan.files.limits import require_bounded
+from hdgan.files.slides import slides
+
+_PLANE = ("y", "x", "c")
+"""The axes of one plane with its channels."""
+_METADATA = ("zarr.json", ".zarray", ".zgroup")
+_LOSSLESS = frozenset(
+    {"blosc", "bytes", "bz2", "crc32c", "endian", "gzip", "lz4", "lzma", "sharding_indexed", "transpose", "vlen-bytes",
+     "zlib", "zstd", "delta", "shuffle", "adler32", "crc32", "fletcher32", "jenkins_lookup3"}
+)  # fmt: skip
+"""Codecs that keep integers exactly."""
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path is the folder of a zarr array or group, by its ending or its metadata."""
+    return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in _METADATA))
+
+
+def open_zarr(path: Path) -> Stored:
+    """Open an array [H, W] or [H, W, C], or the full resolution of an OME-zarr image.
+
+    Raises:
+        ConfigError: zarr is not installed.
+        DataError: several planes, unsuitable numbers, chunks that take more memory than `hdgan.files.limits` allows, or
+            damage.
+    """
+    zarr = slides("zarr", f"reading {path}")
+    try:
+        node = zarr.open(str(path), mode="r")
+        array, axes = (node, _axes(node)) if hasattr(node, "shape") else _full_resolution(path, node)
+        return _stored(path, array, axes)
+    except DataError:
+        raise
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
+
+
+def _axes(array: Any) -> list[str]:
+    """The axes of a plain array: [H, W] or [H, W, C], unless it names its rows y and its columns x itself."""
+    names = [str(name).lower() for name in getattr(array.metadata, "dimension_names", None) or ()]
+    return names if {"y", "x"} <= set(names) else list(_PLANE[: array.ndim])
+
+
+def _full_resolution(path: Path, group: Any) -> tuple[Any, list[str]]:
+    """The first array of an OME-zarr image, and its axes."""
+    metadata = dict(group.attrs)
+    images = metadata.get("ome", metadata).get("multiscales")
+    if not images:
+        raise DataError(f"{path} is a zarr group without an OME-zarr image: give the folder of an array in it")
+    name = str(images[0]["datasets"][0]["path"])
+    if leads_out(name):
+        raise DataError(f"{path} names an array {name!r:.100} outside of its folder: write it again")
+    axes = [axis["name"] if isinstance(axis, dict) else axis for axis in images[0].get("axes", "tczyx")]
+    return group[name], [str(axis).lower() for axis in axes]
+
+
+def _stored(path: Path, array: Any, axes: list[str]) -> Stored:
+    if len(axes) != array.ndim or not {"y", "x"} <= set(axes) or len(set(axes)) < len(axes):
+        raise DataError(f"{path}: array of shape {array.shape!s:.100}; save [H, W] or [H, W, C]")
+    planes = [f"{n} along {axis}" for axis, n in zip(axes, array.shape, strict=True) if axis not in _PLANE and n > 1]
+    if planes:
+        raise DataError(
+            f"{path} has several planes, {' and '.join(planes)}: save the one that is meant as an array of its own"
+        )
+    sides = dict(zip(axes, array.shape, strict=True))
+    height, width, channels = sides["y"], sides["x"], sides.get("c", 1)
+    require_numbers(str(path), (height, width, channels), array.dtype)
+    chunk = dict(zip(axes, array.chunks, strict=True))
+    tile = min(chunk["y"], height), min(chunk["x"], width)
+    inner = [side if axis != "c" else max(side, channels) for axis, side in chunk.items()]
+    what = f"a zarr array in chunks of {'x'.join(map(str, array.chunks))}"
+    require_bounded(path, int(np.prod(inner, dtype=object)) * array.dtype.itemsize, what)
+
+    def decode(row: int, column: int) -> np.ndarray:
+        places = {"y": slice(row * tile[0], (row + 1) * tile[0]), "x": slice(column * tile[1], (column + 1) * tile[1])}
+        values = np.asarray(array[tuple(places.get(axis, slice(None) if axis == "c" else 0) for axis in axes)])
+        kept = [axis for axis in axes if axis in _PLANE]
+        values = values.transpose([kept.index(axis) for axis in _PLANE if axis in kept])
+        return values if values.ndim == 3 else values[..., None]
+
+    size, name = (width, height), array.dtype.name
+    lossy = sorted(set(_codecs(path / array.path)) - _LOSSLESS)
+    inexact = f"stored by the zarr codec {lossy[0]}, which may not keep ids exactly" if lossy else ""
+    header = Header(size, size, "NPY", name, channels, white=WHITES.get(name), inexact=inexact)
+    return Stored(header, array.dtype, Tiles((height, width, channels), tile, array.dtype, decode).read, lambda: None)
+
+
+def _codecs(folder: Path) -> Iterator[str]:
+    """The names of all codecs of an array, in both versions of the format."""
+    if (folder / ".zarray").is_file():
+        metadata = read_json(folder / ".zarray", dict, error=DataError)
+        waiting = [metadata.get("compressor"), *(metadata.get("filters") or [])]
+    else:
+        waiting = list(read_json(folder / "zarr.json", dict, error=DataError)["codecs"])
+    while waiting:
+        codec = waiting.pop()
+        if codec is not None:
+            yield str(codec.get("id", codec.get("name")))
+            inside = codec.get("configuration") or {}
+            waiting += [*inside.get("codecs", []), *inside.get("index_codecs", [])]
