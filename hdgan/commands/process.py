@@ -23,6 +23,8 @@ from hdgan.errors import OutputClosed, OutputError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """Exit statuses that shells report for a program ended by SIGINT or SIGPIPE."""
+REFUSED = 2
+"""Exit status after an error that a user can act on."""
 KEEPS_MEMORY = ("train", "bench")
 """Commands that keep freed memory. In the others its cost in peak memory is too high (docs/design.md), so they use huge
 pages."""
@@ -183,5 +185,5 @@ def _flushed(status: str | int | None) -> str | int | None:
         return PIPE_CLOSED
     except OutputError as error:
         print(f"hdgan: error: {error}", file=sys.stderr)
-        return 2
+        return REFUSED
     return status

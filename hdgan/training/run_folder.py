@@ -36,7 +36,7 @@ from hdgan.families import ModelConfig
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.registry import AnyTrainConfig, family_of
 from hdgan.files.json import read_json, write_json
-from hdgan.training.distributed import World
+from hdgan.sharding.world import World
 
 CONFIG_FILE = "config.json"
 ENVIRONMENT_FILE = "environment.json"
