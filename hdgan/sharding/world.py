@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -90,6 +90,14 @@ class World:
         with explained_backend_errors():
             dist.all_gather_object(values, value)
         return values
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What the main process makes while the others wait, in all of them; something that pickle can copy.
+
+        Raises:
+            OtherProcessError: another process has ended.
+        """
+        return self.all_gather(make() if self.is_main else None)[0]  # type: ignore[return-value]
 
     def mean(self, values: Tensor) -> Tensor:
         """Average a tensor over all processes.
