@@ -42,6 +42,19 @@ class DivergenceError(TrainingError):
         self.problem, self.remedy, self.symptom = problem, remedy, symptom
 
 
+class OtherProcessError(HdganError):
+    """Another process of the run cannot go on; the message says why.
+
+    Args:
+        message: why.
+        told: a process on this machine prints the reason already.
+    """
+
+    def __init__(self, message: str, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
+
+
 class OutputError(HdganError):
     """Standard output that cannot be written to, for example because a disk is full."""
 

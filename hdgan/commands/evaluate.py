@@ -25,6 +25,7 @@ from hdgan.metrics.scorer import ScorerRange
 from hdgan.metrics.scores import HIGHER_IS_BETTER, METRICS, TITLES, RunScores, notes_of, shown
 from hdgan.progress import print_lines
 from hdgan.scenes import SPEC
+from hdgan.sharding.world import World, join_shards
 
 SCORER = "scorer.safetensors"
 _TYPED = {
@@ -96,24 +97,31 @@ def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int
     Writes scores.csv, classes.csv and evaluation.html. The segmentation score needs a scorer, which recognises classes
     in images: --train-scorer trains one on the real training photos of the first run (without a run: of --root, or of
     the built-in scenes), and --scorer gives an existing one.
+
+    `torchrun --nproc-per-node N -m hdgan evaluate ...` shares the images among N processes, one for each GPU, and
+    writes the same files. The scorer is trained by one of them.
     """
-    console = Console(stderr=True)
     _check(options)
+    with join_shards(options.device) as world:
+        return _evaluate(options, Console(stderr=True), world)
+
+
+def _evaluate(options: EvaluateOptions, console: Console, world: World) -> int:
     if not options.runs:
         data = DataConfig(root=options.root, layout=options.layout or "auto", dontcare=options.dontcare)
         n_labels = SPEC.n_labels if options.n_labels is None else options.n_labels
-        _train_scorer(options, data, n_labels, options.size or SizeConfig(), console)
+        _train_scorer(options, data, n_labels, options.size or SizeConfig(), console, world)
         return 0
     comparison = open_comparison(
         options.runs, root=options.root, layout=options.layout, phase=options.phase, size=options.size,
         max_images=options.max_images, checkpoint=options.checkpoint, device=options.device, ema=options.ema,
-        console=console,
+        console=console, world=world,
     )  # fmt: skip
     if options.train_scorer:
-        _train_scorer(options, comparison.data, comparison.n_labels, comparison.dataset.size, console)
+        _train_scorer(options, comparison.data, comparison.n_labels, comparison.dataset.size, console, world)
     if options.scorer or (comparison.n_labels and options.scorer_file.is_file()):
         comparison = comparison.with_scorer(options.scorer_file, options.scorer_range, console)
-    _print(score(comparison, options.out, options.pictures, console))
+    _print(score(comparison, options.out, options.pictures, console, world))
     print((options.out / PAGE).resolve())
     return 0
 
@@ -143,10 +151,11 @@ def _check(options: EvaluateOptions) -> None:
 
 
 def _train_scorer(
-    options: EvaluateOptions, data: DataConfig, n_labels: int, size: SizeConfig, console: Console
+    options: EvaluateOptions, data: DataConfig, n_labels: int, size: SizeConfig, console: Console, world: World
 ) -> None:
+    """Train the scorer in one process, while the others wait for its file."""
     file, training = options.scorer_file, options.scorer_training
-    train_scorer(data, n_labels, size, file, training, device=options.device, console=console)
+    world.from_main(lambda: train_scorer(data, n_labels, size, file, training, device=options.device, console=console))
 
 
 def _print(rows: list[RunScores]) -> None:

@@ -5,16 +5,20 @@ An error that a user can act on ends in one line and status 2. Only the chosen c
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 from hdgan.commands.parser import run_command, run_one_of
-from hdgan.commands.process import INTERRUPTED, PIPE_CLOSED, sensible_width
+from hdgan.commands.process import INTERRUPTED, PIPE_CLOSED, REFUSED, sensible_width
 from hdgan.config.options import typed_as
-from hdgan.errors import ConfigError, HdganError, OutputClosed
+from hdgan.errors import ConfigError, HdganError, OtherProcessError, OutputClosed
+from hdgan.sharding.environment import place_of
 
 USAGE = """usage: hdgan COMMAND [OPTIONS]
 
@@ -60,6 +64,9 @@ COMMANDS = {
 }
 """The function of each command, which is imported only when the command is chosen. `train` parses its own options."""
 
+SHARED = ("train", "generate", "styles encode", "evaluate", "data check", "data pack")
+"""Commands whose work several processes share. The others would do the same work, and write the same files, in each."""
+
 GROUPS = {
     "styles": "Find and show the styles of instances: first encode, then cluster; after that `hdgan generate --styles "
     "random` chooses among them.",
@@ -81,7 +88,7 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
     """Run a command. An error that the user or the machine has caused is printed as one line."""
     try:
-        with typed_as(), sensible_width():
+        with typed_as(), sensible_width(), _quiet_unless_first():
             if any("\0" in argument for argument in arguments):
                 raise ConfigError("an argument contains the character NUL, which no name can contain: leave it out")
             if any(not argument or (argument.startswith("--") and argument.endswith("=")) for argument in arguments):
@@ -92,6 +99,8 @@ def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
             return command(arguments)
     except OutputClosed:
         return PIPE_CLOSED
+    except OtherProcessError as error:
+        return REFUSED if error.told else _refused(str(error))
     except HdganError as error:
         return _refused(str(error))
     except OSError as error:
@@ -106,7 +115,32 @@ def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
 
 def _refused(why: str) -> int:
     print(f"hdgan: error: {' '.join(why.split())}", file=sys.stderr)
-    return 2
+    return REFUSED
+
+
+@contextmanager
+def _quiet_unless_first() -> Iterator[None]:
+    """Let only the first of several processes print, except for the error that ends a process.
+
+    Raises:
+        ConfigError: the environment says something impossible about the processes.
+    """
+    if place_of().rank == 0:
+        yield
+        return
+    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        yield
+
+
+def _require_one_process(command: str) -> None:
+    """Refuse a command whose work several processes cannot share; the first process of each machine says so."""
+    place = place_of()
+    if place.size > 1 and command not in SHARED:
+        raise OtherProcessError(
+            f"`hdgan {command}` runs in one process, but torchrun has started {place.size}: start it without torchrun. "
+            f"Several processes can share the work of {', '.join(SHARED)}",
+            told=place.local_rank > 0,
+        )
 
 
 def _hdgan(arguments: list[str]) -> int:
@@ -121,8 +155,10 @@ def _hdgan(arguments: list[str]) -> int:
         return _train(rest)
     two = " ".join(arguments[:2])
     if two in COMMANDS:
+        _require_one_process(two)
         return int(run_command(_function(two), f"hdgan {two}", rest[1:]))
     if first in COMMANDS:
+        _require_one_process(first)
         return int(run_command(_function(first), f"hdgan {first}", rest))
     if first in GROUPS:
         members = {name.split()[1]: _function(name) for name in COMMANDS if name.startswith(f"{first} ")}

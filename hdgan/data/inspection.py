@@ -20,11 +20,14 @@ from hdgan.data.images import class_of
 from hdgan.data.layouts import find_pairs, find_phases
 from hdgan.data.pairs import Arrays, Listing, Pair, size_of
 from hdgan.data.report import CheckReport, PhaseReport, Requirements
-from hdgan.devices import available_cores
 from hdgan.errors import ConfigError, DataError
+from hdgan.sharding.cores import own_cores
+from hdgan.sharding.world import ALONE, World
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of the task, the number of pairs done, and their total number."""
+ROUND = 64
+"""Pairs that each process reads before all exchange what they have found."""
 _Result = TypeVar("_Result")
 
 
@@ -44,6 +47,7 @@ def check_dataset(
     requirements: Requirements | int | None = None,
     phases: Sequence[str] | None = None,
     progress: ProgressCallback = silent,
+    world: World = ALONE,
 ) -> CheckReport:
     """Read every file of a dataset and report what it contains and what is wrong.
 
@@ -53,6 +57,7 @@ def check_dataset(
         phases: Phases to check; None checks all.
         progress: Called with the phase, the number of pairs done, and their
             total.
+        world: The processes that share the pairs. All of them call this, and have the same report.
 
     Raises:
         DataError: `root` is missing or has no known structure; what is wrong inside a phase goes into the report.
@@ -71,7 +76,7 @@ def check_dataset(
             repeated = any(str(error) in report.faults for report in reports)
             reports.append(PhaseReport(phase, faults=[] if repeated else [str(error)]))
             continue
-        report = inspect(listing, config, requirements.n_labels, Depth.EVERYTHING, progress)
+        report = inspect(listing, config, requirements.n_labels, Depth.EVERYTHING, progress, world)
         report.faults[:0] = map(str, listing.orphans)
         if phase == config.train_phase:
             _check_training(report, listing, config, requirements)
@@ -89,6 +94,7 @@ def quick_check(
     *,
     full: int = 3,
     progress: ProgressCallback = silent,
+    world: World = ALONE,
 ) -> PhaseReport:
     """Read size and mode of every file from its header, and decode a few pairs, spread over the dataset.
 
@@ -98,11 +104,12 @@ def quick_check(
         n_labels: Number of classes; 0 for A-to-B; None accepts any label.
         full: Number of pairs that are decoded.
         progress: Called with "<phase> (headers)", pairs done and pairs in all.
+        world: As of `check_dataset`.
 
     Raises:
         DataError: the first fault, how many more were seen, and the command that lists all.
     """
-    report = inspect(listing, data, n_labels, Depth.HEADERS, progress)
+    report = inspect(listing, data, n_labels, Depth.HEADERS, progress, world)
     for index in sorted({round(i) for i in np.linspace(0, len(listing.pairs) - 1, max(1, full))}):
         pair = listing.pairs[index]
         with report.noting():
@@ -115,7 +122,12 @@ def quick_check(
 
 
 def inspect(
-    listing: Listing, config: DataConfig, n_labels: int | None, depth: Depth, progress: ProgressCallback
+    listing: Listing,
+    config: DataConfig,
+    n_labels: int | None,
+    depth: Depth,
+    progress: ProgressCallback,
+    world: World = ALONE,
 ) -> PhaseReport:
     """Inspect the pairs of one phase.
 
@@ -125,6 +137,7 @@ def inspect(
         n_labels: Number of classes; None accepts any label.
         depth: How much of each file is read.
         progress: Called with the phase, pairs done and pairs in all.
+        world: As of `check_dataset`.
     """
     report = PhaseReport(
         listing.phase,
@@ -135,7 +148,8 @@ def inspect(
         photo_filter=config.photo_filter,
     )
     task = listing.phase if depth is Depth.EVERYTHING else f"{listing.phase} (headers)"
-    results = in_threads(partial(_inspect_pair, config=config, n_labels=n_labels, depth=depth), listing.pairs)
+    look = partial(_inspect_pair, config=config, n_labels=n_labels, depth=depth)
+    results = world.in_order(in_threads(look, world.share(listing.pairs)), len(listing.pairs), ROUND)
     for done, (pair, found) in enumerate(zip(listing.pairs, results, strict=True), start=1):
         report.add(pair, found)
         progress(task, done, len(listing.pairs))
@@ -146,7 +160,7 @@ def in_threads(
     function: Callable[[Pair], _Result], pairs: Sequence[Pair], threads: int | None = None
 ) -> Iterator[_Result]:
     """Map over pairs in their order. Reading and decoding release the interpreter's lock, so threads are enough."""
-    pool = ThreadPoolExecutor(threads or min(8, available_cores()))
+    pool = ThreadPoolExecutor(threads or min(8, own_cores()))
     try:
         yield from pool.map(function, pairs)
     finally:

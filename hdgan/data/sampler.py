@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ from hdgan.config.options import option
 from hdgan.data.dataset import LoaderBatch, PairedDataset, Sample
 from hdgan.data.streams import Stream, stream_rng
 from hdgan.data.transforms import same_size_remedy
-from hdgan.devices import available_cores
 from hdgan.errors import ConfigError, DataError, HdganError
+from hdgan.sharding.cores import own_cores
 
 _MOST_WORKERS = 4  # each holds batches of its own, which take much memory where images are large
 
@@ -192,8 +191,7 @@ def suggested_workers() -> int:
 
     The training processes of this machine share all but one of the cores that this process may use.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
-    return min(_MOST_WORKERS, max(1, available_cores() // max(1, processes) - 1))
+    return min(_MOST_WORKERS, max(1, own_cores() - 1))
 
 
 class _Carrying(Dataset[Any]):

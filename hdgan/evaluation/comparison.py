@@ -29,6 +29,7 @@ from hdgan.inference.pipeline import Pipeline, load
 from hdgan.metrics.scorer import Scorer, ScorerRange, load_scorer
 from hdgan.progress import print_lines
 from hdgan.scenes import spec_of, with_scenes
+from hdgan.sharding.world import ALONE, World
 from hdgan.training.run_folder import training_of
 
 
@@ -98,6 +99,7 @@ def open_comparison(
     device: str = "auto",
     ema: bool = True,
     console: Console,
+    world: World = ALONE,
 ) -> Comparison:
     """Load the runs, find the samples, and check that both fit; `hdgan.evaluation.evaluate` describes the arguments."""
     check_value(Positive | None, max_images, "max_images")
@@ -109,11 +111,12 @@ def open_comparison(
     data, trained_size = data_of(pipelines[0], root)
     data = data if layout is None else replace(data, layout=layout)
     spec = spec_of(data)
-    data = with_scenes(data, n_labels, console)
+    with world.local_main_first():
+        data = with_scenes(data, n_labels, console)
     listing = held_out_pairs(data, n_labels, phase)
     dataset = PairedDataset(listing.pairs, data, size or trained_size, n_labels)
     count = min(max_images or len(dataset), len(dataset))
-    report = quick_check(replace(listing, pairs=listing.pairs[:count]), data, n_labels)
+    report = quick_check(replace(listing, pairs=listing.pairs[:count]), data, n_labels, world=world)
     report.require_size(dataset.size)
     require_compatible(runs, pipelines, dataset)
     named = dict(zip(_names(runs), pipelines, strict=True))

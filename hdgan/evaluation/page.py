@@ -67,16 +67,19 @@ class Gallery:
     limit: int = 8
     samples: list[ShownSample] = field(default_factory=list)
 
-    def add(self, sample: Sample, images: Sequence[Tensor], recognised: Sequence[Tensor | None]) -> None:
-        """Keep a sample, unless there are enough.
+    def embed(
+        self, index: int, sample: Sample, images: Sequence[Tensor], recognised: Sequence[Tensor | None]
+    ) -> ShownSample | None:
+        """What the page shows of a sample; None for one beyond the limit.
 
         Args:
+            index: of the sample in the split.
             sample: what the images were made from.
             images: [1, C, H, W] float in [0, 1], in the order of the names.
             recognised: the classes that the scorer recognised in each, [1, H, W] integer, or None.
         """
-        if len(self.samples) >= self.limit:
-            return
+        if index >= self.limit:
+            return None
         if "label" in sample:
             source = self._embed_labels(sample["label"], "label map")
         else:
@@ -87,7 +90,7 @@ class Gallery:
             for name, labels in zip(self.names, recognised, strict=True)
             if labels is not None
         ]
-        self.samples.append(ShownSample(sample["stem"], [source, *made], seen))
+        return ShownSample(sample["stem"], [source, *made], seen)
 
     def _embed_labels(self, labels: Tensor, title: str) -> EmbeddedImage:
         return embed(colorize_labels(labels.cpu().numpy(), self.palette), title, is_map=True)

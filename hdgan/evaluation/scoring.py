@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,13 +19,17 @@ from hdgan.data.headers import WHITES
 from hdgan.data.image_kind import RGB
 from hdgan.devices import enough_memory
 from hdgan.evaluation.comparison import Comparison, open_comparison, photo_of
-from hdgan.evaluation.page import Facts, Gallery, write_results
+from hdgan.evaluation.page import Facts, Gallery, ShownSample, write_results
 from hdgan.inference.pipeline import Pipeline
-from hdgan.metrics.evaluator import Evaluator
+from hdgan.metrics.evaluator import Evaluator, Measures
 from hdgan.metrics.feature_networks import FeatureNetworks
 from hdgan.metrics.scorer import ScorerRange, out_of_memory
-from hdgan.metrics.scores import METRICS, OF_PHOTOS, ORACLE, SEGMENTATION, RunScores
+from hdgan.metrics.scores import METRICS, OF_PHOTOS, ORACLE, SEGMENTATION, TITLES, RunScores
 from hdgan.progress import showing_progress
+from hdgan.sharding.world import ALONE, World
+
+_ROUND = 4
+"""Samples that each process scores before all exchange what they have measured."""
 
 
 def evaluate(
@@ -42,6 +48,7 @@ def evaluate(
     out: Path | None = None,
     pictures: int = 8,
     console: Console | None = None,
+    world: World = ALONE,
 ) -> list[RunScores]:
     """Score runs on the samples of one phase, by default the validation phase, from which training does not learn.
 
@@ -67,6 +74,7 @@ def evaluate(
         out: folder to write scores.csv, classes.csv and evaluation.html to. None writes nothing.
         pictures: number of samples that evaluation.html shows.
         console: for progress and warnings.
+        world: the processes that share the samples; the first one writes the files. Their number changes no result.
 
     Returns:
         The oracle, then one row for each run, in the order given.
@@ -81,54 +89,90 @@ def evaluate(
     check_value(Count, pictures, "pictures")
     comparison = open_comparison(
         [Path(run) for run in runs], root=root, layout=layout, phase=phase, size=size, max_images=max_images,
-        checkpoint=checkpoint, device=device, ema=ema, console=console,
+        checkpoint=checkpoint, device=device, ema=ema, console=console, world=world,
     )  # fmt: skip
     if scorer is not None:
         comparison = comparison.with_scorer(scorer, scorer_range, console)
-    return score(comparison, out, pictures, console)
+    return score(comparison, out, pictures, console, world)
 
 
-def score(comparison: Comparison, out: Path | None, shown: int, console: Console) -> list[RunScores]:
+def score(
+    comparison: Comparison, out: Path | None, shown: int, console: Console, world: World = ALONE
+) -> list[RunScores]:
     """Generate and score all images and, with a folder, write the results to it.
 
     Args:
-        comparison: opened runs.
+        comparison: opened runs, the same in all processes.
         out: as in `evaluate`.
         shown: number of samples that evaluation.html shows.
         console: for progress.
+        world: as in `evaluate`.
 
     Returns:
         As of `evaluate`.
+
+    Raises:
+        ConfigError: the processes do not have the same runs, samples or networks.
     """
     gallery = Gallery((ORACLE, *comparison.runs), comparison.palette, shown if out is not None else 0)
-    rows = _score_all(comparison, gallery, console)
-    if out is not None:
+    evaluators = _evaluators(comparison)
+    world.rendezvous.require_equal(_common_facts(comparison, evaluators))
+    _score_all(comparison, evaluators, gallery, console, world)
+    rows = world.from_main(lambda: [one.scores(name) for one, name in zip(evaluators, gallery.names, strict=True)])
+    rows[0].notes.update(dict.fromkeys(OF_PHOTOS, "the photos are the reference"))
+    if out is not None and world.is_main:
         write_results(out, rows, gallery, _facts(comparison))
     return rows
 
 
-def _score_all(comparison: Comparison, gallery: Gallery, console: Console) -> list[RunScores]:
-    """The rows. Samples are scored one at a time and passed to the gallery."""
-    names, evaluators = (ORACLE, *comparison.runs), _evaluators(comparison)
-    task, done, total = "generating and scoring images", 0, comparison.count * len(comparison.runs)
+@dataclass(frozen=True)
+class _ScoredSample:
+    """What one process has found of a sample."""
+
+    measures: list[Measures]
+    """Of each row."""
+    shown: ShownSample | None
+
+
+def _score_all(
+    comparison: Comparison, evaluators: Sequence[Evaluator], gallery: Gallery, console: Console, world: World
+) -> None:
+    """Add all samples to the evaluators and to the gallery."""
+    task, total = "generating and scoring images", comparison.count
+    own = (_score(comparison, evaluators, gallery, index) for index in world.share(range(total)))
     with showing_progress(console) as progress:
-        progress(task, done, total)
-        for index in range(comparison.count):
-            sample = comparison.dataset[index]
-            photo = photo_of(sample, comparison.device)
-            images, size = [photo], f"{photo.shape[3]}x{photo.shape[2]}"
-            for name, pipeline in comparison.runs.items():
-                with enough_memory(out_of_memory(f"the run {name}", size)):
-                    images.append(_generate(pipeline, sample, seed=index))
-                done += 1
-                progress(task, done, total)
-            label = sample["label"][None].to(comparison.device) if "label" in sample else None
-            with enough_memory(out_of_memory("scoring", size)):
-                recognised = [one.add(image, photo, label) for one, image in zip(evaluators, images, strict=True)]
-            gallery.add(sample, images, recognised)
-    rows = [evaluator.scores(name) for evaluator, name in zip(evaluators, names, strict=True)]
-    rows[0].notes.update(dict.fromkeys(OF_PHOTOS, "the photos are the reference"))
-    return rows
+        progress(task, 0, total)
+        for done, scored in enumerate(world.in_order(own, total, _ROUND), start=1):
+            for evaluator, measures in zip(evaluators, scored.measures, strict=True):
+                evaluator.add(measures)
+            if scored.shown is not None:
+                gallery.samples.append(scored.shown)
+            progress(task, done, total)
+
+
+def _score(comparison: Comparison, evaluators: Sequence[Evaluator], gallery: Gallery, index: int) -> _ScoredSample:
+    """Generate the images of one sample and measure them."""
+    sample = comparison.dataset[index]
+    photo = photo_of(sample, comparison.device)
+    images, size = [photo], f"{photo.shape[3]}x{photo.shape[2]}"
+    for name, pipeline in comparison.runs.items():
+        with enough_memory(out_of_memory(f"the run {name}", size)):
+            images.append(_generate(pipeline, sample, seed=index))
+    label = sample["label"][None].to(comparison.device) if "label" in sample else None
+    with enough_memory(out_of_memory("scoring", size)):
+        measured = [one.measure(image, photo, label) for one, image in zip(evaluators, images, strict=True)]
+    shown = gallery.embed(index, sample, images, [recognised for _, recognised in measured])
+    return _ScoredSample([measures for measures, _ in measured], shown)
+
+
+def _common_facts(comparison: Comparison, evaluators: Sequence[Evaluator]) -> dict[str, object]:
+    """What must be the same in all processes."""
+    names = [pair.stem for pair in comparison.dataset.pairs[: comparison.count]]
+    facts: dict[str, object] = {f"the run {name}": str(pipeline.file) for name, pipeline in comparison.runs.items()}
+    facts |= {"the number of samples": comparison.count, "the scorer": comparison.scorer and comparison.scorer.name}
+    facts["the digest of the samples' names"] = hashlib.sha256("\0".join(names).encode(errors="replace")).hexdigest()
+    facts |= {f"the metric {TITLES[name]}": evaluators[-1].notes.get(name, "available") for name in METRICS}
+    return facts
 
 
 def _generate(pipeline: Pipeline, sample: Sample, seed: int) -> Tensor:

@@ -212,7 +212,7 @@ class LargeMaps(Maps):
         """The class of each area."""
         return self.found.classes
 
-    def on(self, run: Run) -> LargeMaps:
+    def for_run(self, run: Run) -> LargeMaps:
         """The same for another run."""
         return replace(large_maps(self.source, self.instance, self.areas, self.config, run), encoded=self.encoded)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from hdgan.checkpoints import STYLES_FILE, beside, find_checkpoint
 from hdgan.config.bounds import Precision
+from hdgan.config.options import option
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import ImageModel
 from hdgan.families.saving import CLASS_MEAN, load_model
+from hdgan.inference.engine import Engine, Generated, Request
 from hdgan.inference.maps import ImageSource, Maps, read_maps, read_photo_of
 from hdgan.inference.replay import Replay
 from hdgan.models.blocks import Casts, reusing
+from hdgan.models.draws import ImageDraws, draws
 from hdgan.models.spectral_norm import without_spectral_norm
 from hdgan.ops import instance_reduce
 from hdgan.seeding import seeded
@@ -27,7 +30,7 @@ from hdgan.styles.bank import StyleBank
 from hdgan.styles.sample import Styles, feature_rows, styles_of
 from hdgan.styles.table import fingerprint
 
-Given: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+Given: TypeAlias = tuple[Tensor | None, ...]
 """What an image is made of: label, ids and image of the maps, and features [B, feature_channels, H, W]."""
 
 
@@ -107,8 +110,32 @@ class Pipeline:
         self.check(seed, variant)
         maps = read_maps(source, instance, self.config, self.device)
         with self.autocast(), nullcontext() if seed is None else seeded(self.device, seed, variant):
-            image = self._image_of(self.given(maps, photo, styles), variant)
+            image = self.image_of(self.given(maps, photo, styles), variant)
         return image if maps.batched else image[0]
+
+    def stream(self, requests: Iterable[Request], *, batch_size: int = 1) -> Iterator[Generated]:
+        """Generate many images, faster than by one call after the other.
+
+        Maps are read ahead in threads. A CPU computes several images at once, on as many cores as PyTorch has threads;
+        on a GPU the copies run beside the networks. Only so many images are in work that memory is bounded.
+
+        An image has the bits of a call with its request, and its noise follows from seed and variant in whatever batch
+        it is. Images of a batch of several differ from those of single calls by rounding. Where no seed is given, the
+        order in which images draw from torch's random generator is not defined on a CPU.
+
+        Args:
+            requests: the images. They are taken one after another while images are read, so there can be any number.
+            batch_size: most images that the networks compute at once: of requests that follow each other and whose
+                maps have one size. More than one can be faster for small maps.
+
+        Yields:
+            The images, in the order of the requests. Closing the iterator early waits for those that are in work.
+
+        Raises:
+            ConfigError: the batch size is not 1 or more, or the images of this model depend on what is in their batch.
+            DataError, ConfigError, CheckpointError: as in a call, after the images of all requests before.
+        """
+        return Engine(self, batch_size).run(requests)
 
     @torch.no_grad()
     def read(self, source: ImageSource, instance: ImageSource | None = None) -> Maps:
@@ -203,6 +230,16 @@ class Pipeline:
                 "from 0"
             )
 
+    def require_batch(self, size: int) -> None:
+        """Raise ConfigError if `stream` cannot generate so many images at once."""
+        if size < 1:
+            raise ConfigError(f"{option('batch_size')} is {size}: give 1 or more")
+        if size > 1 and not self.config.batchable:
+            raise ConfigError(
+                f"{option('batch_size')} is {size}, but images of this model depend on what else is in their batch, by "
+                "its batch norm or dropout: leave it out"
+            )
+
     def check(self, seed: int | None, variant: int) -> None:
         """Raise ConfigError if a call cannot have this seed or variant."""
         self.require_variant(variant)
@@ -223,18 +260,17 @@ class Pipeline:
             features = maps.spread(self._mean_rows(maps))
         return maps.label, maps.ids, maps.image, features
 
-    def _image_of(self, given: Given, variant: int) -> Tensor:
+    def image_of(self, given: Given, variant: int) -> Tensor:
         """The whole batch in [0, 1], from a CUDA graph where there is one."""
         # A model of any number of variants draws noise for them, from the generator that is seeded for the call.
         chosen = 0 if self.config.variants is None else variant
-        if self._replay is None:
-            return self.image(*given, chosen)
+        if self._replay is None or isinstance(draws(), ImageDraws):  # whose generators no graph knows
+            return self.image(*given, variant=chosen)
         return self._replay(partial(self.image, variant=chosen), given, chosen)
 
-    def image(
-        self, label: Tensor | None, ids: Tensor | None, image: Tensor | None, features: Tensor | None, variant: int
-    ) -> Tensor:
+    def image(self, *given: Tensor | None, variant: int) -> Tensor:
         """The whole batch in [0, 1], without waiting for the GPU."""
+        label, ids, image, features = given
         condition = self.model.condition(label, ids, image)
         return (self.model.generate(condition, features, variant).float().clamp(-1, 1) + 1) / 2
 

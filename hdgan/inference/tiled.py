@@ -169,8 +169,8 @@ class TiledGenerator:
             given: Sequence[Statistics] | None = small.statistics
         else:
             given = None
-        run = self._rehearsed(lambda run: self._pixels(maps.on(run), wanted), "generating", given)
-        return TiledImage(self._pixels(maps.on(run), wanted), self.pipeline.config.image_depth)
+        run = self._rehearsed(lambda run: self._pixels(maps.for_run(run), wanted), "generating", given)
+        return TiledImage(self._pixels(maps.for_run(run), wanted), self.pipeline.config.image_depth)
 
     def _with_photo(self, maps: LargeMaps, photo: Windows) -> LargeMaps:
         """The maps with the style of every instance of a photo."""
@@ -181,7 +181,7 @@ class TiledGenerator:
 
         def rows(run: Run) -> Tensor:
             with pipeline.autocast():
-                return maps.on(run).reduced(encoder.pixel_features(image_tensor(photo, run)))
+                return maps.for_run(run).reduced(encoder.pixel_features(image_tensor(photo, run)))
 
         features = rows(self._rehearsed(rows, "encoding the photo")).cpu().numpy()
         classes = dict(zip(areas.ids.tolist(), areas.classes, strict=True))
@@ -193,7 +193,7 @@ class TiledGenerator:
         chosen = 0 if pipeline.config.variants is None else wanted.variant
         noise = nullcontext() if wanted.seed is None else seeded(pipeline.device, wanted.seed, wanted.variant)
         with pipeline.autocast(), noise, drawing_from(RegionDraws(maps.run)):
-            image = node_of(pipeline.image(*pipeline.given(maps, None, wanted.styles), chosen))
+            image = node_of(pipeline.image(*pipeline.given(maps, None, wanted.styles), variant=chosen))
             pixels = Pointwise(partial(_as_saved, depth=depth), [image], dtype=_DTYPES[depth])
             maps.run.hold(pixels)
         return pixels

@@ -41,19 +41,27 @@ class Confusion:
         self.dontcare = dontcare
         self.matrix = torch.zeros(n_labels, n_labels, dtype=torch.int64)  # [label, prediction]
 
-    def add(self, label: Tensor, predicted: Tensor) -> None:
-        """Count a batch.
+    def count(self, label: Tensor, predicted: Tensor) -> Tensor:
+        """Count the pixels of images.
 
         Args:
             label: [B, H, W] integer, each in [0, n_labels) or `dontcare`.
             predicted: [B, H, W] integer in [0, n_labels).
+
+        Returns:
+            [2, K] int64 on the CPU: the places in the flattened matrix that are not 0, and the pixels of each.
         """
         label, predicted = label.long().flatten(), predicted.long().flatten()
         counted = (label >= 0) & (label < self.n_labels)
         if self.dontcare is not None:
             counted &= label != self.dontcare
-        pairs = label[counted] * self.n_labels + predicted[counted]
-        self.matrix += torch.bincount(pairs, minlength=self.n_labels**2).view_as(self.matrix).cpu()
+        pixels = torch.bincount(label[counted] * self.n_labels + predicted[counted])
+        places = pixels.nonzero().flatten()
+        return torch.stack([places, pixels[places]]).cpu()
+
+    def add(self, counts: Tensor) -> None:
+        """Add what `count` has counted."""
+        self.matrix.view(-1).index_add_(0, *counts)
 
     @property
     def pixel_accuracy(self) -> float | None:

@@ -1,21 +1,37 @@
-"""The evaluator: all scores of one row of a table, updated batch by batch."""
+"""The evaluator: all scores of one row of a table, updated image by image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from hdgan.metrics.confusion import ClassScore, Confusion
 from hdgan.metrics.feature_networks import FeatureNetworks
-from hdgan.metrics.image_metrics import ImageMetrics
+from hdgan.metrics.image_metrics import ImageMeasures, ImageMetrics
 from hdgan.metrics.scorer import Scorer
 from hdgan.metrics.scores import IMAGE_METRICS, METRICS, SEGMENTATION, SPECTRAL, RunScores
-from hdgan.metrics.spectra import TILE, Spectra
+from hdgan.metrics.spectra import TILE, Spectra, log_power
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What one image adds to the scores of its row, on the CPU, so that processes can exchange it."""
+
+    images: ImageMeasures
+    powers: Tensor | None = None
+    """`log_power` of the image and of its photo, [2, TILE, TILE] float32; None if they are too small or not wanted."""
+    pixels: Tensor | None = None
+    """`Confusion.count` of the label map and the recognised classes; None if the segmentation is not scored."""
 
 
 class Evaluator:
     """Scores images against photos and label maps.
+
+    An image is first measured, by any of several processes, and then added. The scores depend on the order in which
+    images are added, in their last bits, but not on who has measured them.
 
     Args:
         names: of the metrics, from `METRICS`.
@@ -40,47 +56,57 @@ class Evaluator:
     ) -> None:
         names = set(names)
         self.scorer, self.confusion = scorer, None
-        self.notes: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
         if scorer is not None and n_labels and not names.isdisjoint(SEGMENTATION):
             self.confusion = Confusion(n_labels, dontcare)
         else:
             reason = "no scorer: give --scorer FILE, or --train-scorer" if n_labels else "no labels"
-            self.notes |= dict.fromkeys(SEGMENTATION, reason)
+            self._notes |= dict.fromkeys(SEGMENTATION, reason)
         self.images = ImageMetrics([name for name in IMAGE_METRICS if name in names], count, networks, channels)
-        self.spectra = None if names.isdisjoint(SPECTRAL) else Spectra(networks.device)
+        self.spectra = None if names.isdisjoint(SPECTRAL) else Spectra()
 
-    def add(self, image: Tensor, photo: Tensor, label: Tensor | None) -> Tensor | None:
-        """Score a batch.
+    @property
+    def notes(self) -> dict[str, str]:
+        """Why metrics are not available, by their names."""
+        return self._notes | self.images.notes
+
+    @torch.inference_mode()
+    def measure(self, image: Tensor, photo: Tensor, label: Tensor | None) -> tuple[Measures, Tensor | None]:
+        """Compare an image with its photo and its label map; adds nothing.
 
         Args:
-            image: [B, C, H, W] float in [0, 1].
+            image: [1, C, H, W] float in [0, 1].
             photo: the same.
-            label: [B, H, W] integer, or None without label maps.
+            label: [1, H, W] integer, or None without label maps.
 
         Returns:
-            The classes that the scorer recognises, [B, H, W] int64; None if the segmentation is not scored.
+            What was measured; and the classes that the scorer recognises, [1, H, W] int64, None if the segmentation is
+            not scored.
         """
-        self.images.add(image, photo)
-        self._add_spectra(image, photo)
+        powers = None
+        if self.spectra is not None and min(photo.shape[2:]) >= TILE:
+            powers = log_power(torch.cat([image, photo])).cpu()
+        images = self.images.measure(image, photo)
         if self.confusion is None or self.scorer is None or label is None:
-            return None
+            return Measures(images, powers), None
         recognised = self.scorer(image * 2 - 1)
-        self.confusion.add(label, recognised)
-        return recognised
+        return Measures(images, powers, self.confusion.count(label, recognised)), recognised
 
-    def _add_spectra(self, image: Tensor, photo: Tensor) -> None:
-        """Add the spectra of a batch; one that is too small ends them."""
-        if self.spectra is not None and min(photo.shape[2:]) < TILE:
+    def add(self, measures: Measures) -> None:
+        """Add what was measured of the next image, here or in another process."""
+        self.images.add(measures.images)
+        if self.spectra is not None and measures.powers is None:
             self.spectra = None
-            self.notes |= dict.fromkeys(SPECTRAL, f"its tiles need images of at least {TILE} pixels per side")
-        if self.spectra is not None:
-            self.spectra.add(image, photo)
+            self._notes |= dict.fromkeys(SPECTRAL, f"its tiles need images of at least {TILE} pixels per side")
+        if self.spectra is not None and measures.powers is not None:
+            self.spectra.add(measures.powers)
+        if self.confusion is not None and measures.pixels is not None:
+            self.confusion.add(measures.pixels)
 
     def scores(self, name: str) -> RunScores:
-        """The scores of all batches so far, as a row of this name."""
+        """The scores of all images so far, as a row of this name."""
         metrics = dict.fromkeys(METRICS) | self.images.values()
-        known = self.notes | self.images.notes
-        notes = {metric: known[metric] for metric in METRICS if metric in known}
+        notes = {metric: self.notes[metric] for metric in METRICS if metric in self.notes}
         classes: tuple[ClassScore, ...] = ()
         spectra = None
         if self.confusion is not None:

@@ -50,25 +50,20 @@ class SpectralScores:
 
 
 class Spectra:
-    """Adds up the spectra of images and photos. Each channel has its own, and all images count alike.
+    """Adds up the spectra of images and photos. Each channel has its own, and all images count alike."""
 
-    Args:
-        device: of the images.
-    """
-
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self) -> None:
         self.count = 0
-        self._sums = torch.zeros(2, TILE, TILE, dtype=torch.float64, device=device)  # of the images, of the photos
+        self._sums = torch.zeros(2, TILE, TILE, dtype=torch.float64)  # of the images, of the photos
 
-    @torch.inference_mode()
-    def add(self, image: Tensor, photo: Tensor) -> None:
-        """Add a batch: both [B, C, H, W] float in [0, 1], at least `TILE` pixels high and wide."""
-        self.count += len(image)
-        self._sums += torch.stack([log_power(images).sum(0, dtype=torch.float64) for images in (image, photo)])
+    def add(self, powers: Tensor) -> None:
+        """Add an image and its photo: the `log_power` of both, [2, TILE, TILE]."""
+        self.count += 1
+        self._sums += powers
 
     def scores(self) -> SpectralScores:
-        """The scores of all batches so far, of which there must be one."""
-        image, photo = (self._sums / self.count).cpu()
+        """The scores of all images so far, of which there must be one."""
+        image, photo = self._sums / self.count
         difference = image - photo
         y, x = _indices()
         shown = (y > 1) | (x > 1)  # beyond the lobe of the window around frequency 0
@@ -81,6 +76,7 @@ class Spectra:
         )
 
 
+@torch.inference_mode()
 def log_power(images: Tensor) -> Tensor:
     """The logarithm of the power spectrum of each image, averaged over its tiles and channels.
 

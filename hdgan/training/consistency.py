@@ -20,7 +20,7 @@ from hdgan.config.options import option
 from hdgan.config.serialization import to_plain
 from hdgan.data import Pair
 from hdgan.families.common.train_config import TrainConfig
-from hdgan.training.rendezvous import START_TIMEOUT, Rendezvous
+from hdgan.sharding.rendezvous import START_TIMEOUT, Rendezvous
 from hdgan.training.schedule import Stage
 
 _FREE = ("out", "device", "threads", "init_from", "data.root", "data.workers")

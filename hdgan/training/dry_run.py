@@ -17,9 +17,9 @@ from hdgan.devices import enough_memory
 from hdgan.errors import ConfigError
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.progress import Progress, print_lines, showing_progress
+from hdgan.sharding.world import join_world
 from hdgan.training import setup
 from hdgan.training.datasets import RunData
-from hdgan.training.distributed import join_world
 from hdgan.training.estimate import StageEstimate, estimate_stage
 from hdgan.training.setup import RunSetup
 from hdgan.training.state import StageState

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hdgan.training.distributed import World, explained_backend_errors
+from hdgan.sharding.world import World, explained_backend_errors
 
 BUCKET_ELEMENTS = 2**23
 """Gradients are sent in buckets of about this many elements: enough for full bandwidth, few enough to begin early."""

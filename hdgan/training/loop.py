@@ -17,8 +17,8 @@ from hdgan.errors import DivergenceError, HdganError
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.train_config import LogConfig, TrainConfig
 from hdgan.progress import print_lines
+from hdgan.sharding.world import World, join_world
 from hdgan.training.checkpoint import finish_saving, remove_leftovers
-from hdgan.training.distributed import World, join_world
 from hdgan.training.interrupt import StopRequest, defer_sigchld
 from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.report import write_report

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from hdgan.checkpoints import list_steps
 from hdgan.config.bounds import Count
@@ -36,7 +35,7 @@ from hdgan.families import ModelConfig
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.registry import AnyTrainConfig, family_of
 from hdgan.files.json import read_json, write_json
-from hdgan.training.distributed import World
+from hdgan.sharding.world import World
 
 CONFIG_FILE = "config.json"
 ENVIRONMENT_FILE = "environment.json"
@@ -84,6 +83,8 @@ def locked(run: Path) -> Iterator[None]:
         ConfigError: another process trains there.
         HdganError: the folder cannot be written to.
     """
+    from filelock import FileLock, Timeout  # not needed by those who only read what is in the folder
+
     lock = FileLock(run / ".lock")
     try:
         run.mkdir(parents=True, exist_ok=True)

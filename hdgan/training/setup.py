@@ -24,6 +24,7 @@ from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model
 from hdgan.progress import print_lines
 from hdgan.seeding import derive_seed
+from hdgan.sharding.world import World
 from hdgan.training.checkpoint import read_training_state, require_network_of, restore
 from hdgan.training.consistency import (
     require_same_checkpoint,
@@ -34,7 +35,6 @@ from hdgan.training.consistency import (
 )
 from hdgan.training.cuda_graph import graph_obstacle
 from hdgan.training.datasets import RunData, open_data, resolved, training_shapes
-from hdgan.training.distributed import World
 from hdgan.training.prefetch import prefetched
 from hdgan.training.run_folder import claim_folder, load_config
 from hdgan.training.schedule import Stage, plan

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from hdgan.devices import available_memory
 from hdgan.errors import ConfigError
 from hdgan.families.common.train_config import AnyRun
+from hdgan.sharding.world import World
 from hdgan.training.cuda_graph import graph_obstacle
-from hdgan.training.distributed import World
 from hdgan.training.estimate import estimate_stage, sizes_of
 from hdgan.training.schedule import Stage
 from hdgan.training.setup import RunSetup

@@ -31,9 +31,9 @@ from hdgan.families.common.train_config import TrainConfig
 from hdgan.models.blocks import recomputing
 from hdgan.models.spectral_norm import refine
 from hdgan.seeding import seed_everything
+from hdgan.sharding.world import World
 from hdgan.training.checkpoint import require_finite
 from hdgan.training.cuda_graph import Gradients, GraphedGradients, compile_networks
-from hdgan.training.distributed import World
 from hdgan.training.gradient_average import GradientAverage
 from hdgan.training.health import IMAGE_STATISTICS, gradient_norm, image_statistics
 from hdgan.training.interrupt import StopRequest, defer_sigchld

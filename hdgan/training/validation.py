@@ -73,7 +73,7 @@ class Validation:
             for inputs in Examples(dataset, self.config, self.device).inputs(1):
                 evaluator = self._evaluator(len(dataset))
                 photo = (inputs.photo + 1) / 2
-                evaluator.add(photo, photo, inputs.label)
+                evaluator.add(evaluator.measure(photo, photo, inputs.label)[0])
                 if evaluator.images.notes:
                     raise self._no_value(f"stage {stage.name}: {evaluator.images.notes[self.config.log.best]}")
 
@@ -118,7 +118,8 @@ class Validation:
             progress("measuring validation images", index, pictures)
             image = examples.generate(model, inputs, index)
             distances.append(F.l1_loss(image, inputs.photo))
-            evaluator.add((image.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
+            measures, _ = evaluator.measure((image.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
+            evaluator.add(measures)
         values = {"l1": float(torch.stack(distances).mean())}
         if metric != "l1":
             row = evaluator.scores("validation")

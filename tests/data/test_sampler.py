@@ -232,7 +232,7 @@ def test_too_little_shared_memory_is_told(nvidia, monkeypatch):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there are not so many cores
 @pytest.mark.parametrize(("cores", "ranks", "workers"), [(1, 1, 1), (2, 1, 1), (3, 1, 2), (64, 1, 4), (16, 8, 1)])
 def test_workers_follow_from_the_cores_at_hand(nvidia, monkeypatch, cores, ranks, workers):
-    monkeypatch.setattr("hdgan.data.sampler.available_cores", lambda: cores)
+    monkeypatch.setattr("hdgan.sharding.cores.available_cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
     assert make_loader(training_set(nvidia), stop=2, workers=None).num_workers == workers
     assert make_loader(training_set(nvidia), stop=2).num_workers == 0

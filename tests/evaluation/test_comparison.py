@@ -43,7 +43,7 @@ def tiny(file: Path, *, extra: dict[str, Any] | None = None, **options: Any) -> 
 def recognised(scorer: Path, pictures: list[torch.Tensor], labels: list[torch.Tensor]) -> Confusion:
     network, counts = load_scorer(scorer, N_LABELS, torch.device("cpu")), Confusion(N_LABELS)
     for picture, label in zip(pictures, labels, strict=True):
-        counts.add(label, network(picture * 2 - 1))
+        counts.add(counts.count(label, network(picture * 2 - 1)))
     return counts
 
 

@@ -13,7 +13,7 @@ PREDICTED = torch.tensor([[[0, 0, 1, 1], [1, 2, 0, 3]]])
 
 def test_the_scores_of_an_example() -> None:
     counts = Confusion(5, dontcare=9)
-    counts.add(LABEL, PREDICTED)
+    counts.add(counts.count(LABEL, PREDICTED))
     # Of the pixels that count, 0 0 0 1 1 1, were taken for 0 0 1 1 1 2: four of six are right.
     assert counts.matrix[:3, :3].tolist() == [[2, 1, 0], [0, 2, 1], [0, 0, 0]]
     assert counts.pixel_accuracy == 4 / 6
@@ -28,16 +28,16 @@ def test_the_scores_of_an_example() -> None:
 
 def test_pictures_add_up_to_one_matrix() -> None:
     whole, parts = Confusion(4, dontcare=9), Confusion(4, dontcare=9)
-    whole.add(torch.cat([LABEL, LABEL.flip(2)]), torch.cat([PREDICTED, PREDICTED]))
-    parts.add(LABEL, PREDICTED)
-    parts.add(LABEL.flip(2).to(torch.uint8), PREDICTED)
+    whole.add(whole.count(torch.cat([LABEL, LABEL.flip(2)]), torch.cat([PREDICTED, PREDICTED])))
+    parts.add(parts.count(LABEL, PREDICTED))
+    parts.add(parts.count(LABEL.flip(2).to(torch.uint8), PREDICTED))
     assert torch.equal(whole.matrix, parts.matrix)
     assert int(whole.matrix.sum()) == 12
 
 
 def test_a_dontcare_among_the_classes_has_no_score() -> None:
     counts = Confusion(3, dontcare=0)
-    counts.add(torch.tensor([[[0, 0, 1, 2]]]), torch.tensor([[[1, 0, 0, 2]]]))
+    counts.add(counts.count(torch.tensor([[[0, 0, 1, 2]]]), torch.tensor([[[1, 0, 0, 2]]])))
     assert [score.label for score in counts.classes()] == [1, 2]
     assert counts.pixel_accuracy == 1 / 2
     assert counts.mean_iou == (0 + 1) / 2  # what was taken for no class is wrong all the same
@@ -45,6 +45,6 @@ def test_a_dontcare_among_the_classes_has_no_score() -> None:
 
 def test_nothing_counted_has_no_score() -> None:
     counts = Confusion(2, dontcare=255)
-    counts.add(torch.full((1, 2, 2), 255), torch.zeros(1, 2, 2, dtype=torch.int64))
+    counts.add(counts.count(torch.full((1, 2, 2), 255), torch.zeros(1, 2, 2, dtype=torch.int64)))
     assert counts.pixel_accuracy is None
     assert counts.mean_iou is None

@@ -18,7 +18,7 @@ def test_a_row_has_the_metrics_of_its_spectra() -> None:
     torch.manual_seed(0)
     row = evaluator("psnr", *SPECTRAL)
     for _ in range(2):
-        row.add(torch.rand(1, 3, 64, 80), torch.rand(1, 3, 64, 80), None)
+        row.add(row.measure(torch.rand(1, 3, 64, 80), torch.rand(1, 3, 64, 80), None)[0])
     scores = row.scores("a")
     assert tuple(scores.metrics) == METRICS
     assert scores.spectra is not None
@@ -28,7 +28,7 @@ def test_a_row_has_the_metrics_of_its_spectra() -> None:
 
 def test_spectra_are_measured_only_where_they_are_asked_for() -> None:
     row = evaluator("psnr")
-    row.add(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), None)
+    row.add(row.measure(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), None)[0])
     scores = row.scores("a")
     assert (scores.spectra, scores.metrics["spectrum"]) == (None, None)
     assert "spectrum" not in scores.notes
@@ -37,7 +37,7 @@ def test_spectra_are_measured_only_where_they_are_asked_for() -> None:
 def test_an_image_smaller_than_a_tile_ends_the_spectra() -> None:
     row = evaluator("psnr", *SPECTRAL)
     for height in (64, 63, 64):
-        row.add(torch.rand(1, 3, height, 64), torch.rand(1, 3, height, 64), None)
+        row.add(row.measure(torch.rand(1, 3, height, 64), torch.rand(1, 3, height, 64), None)[0])
     scores = row.scores("a")
     assert scores.metrics["psnr"] is not None
     for name in SPECTRAL:

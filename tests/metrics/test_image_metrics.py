@@ -31,7 +31,7 @@ def photos(count: int = 4) -> Tensor:
 
 def measure(metrics: ImageMetrics, pictures: Tensor, real: Tensor) -> dict[str, float | None]:
     for picture, photo in zip(pictures.split(1), real.split(1), strict=True):
-        metrics.add(picture, photo)
+        metrics.add(metrics.measure(picture, photo))
     return metrics.values()
 
 
@@ -124,6 +124,9 @@ class Distance(nn.Module):
         type(self).made += 1
         self.net, self.values = nn.Identity(), []  # type: ignore[var-annotated]
 
+    def reset(self) -> None:
+        self.values.clear()
+
     def update(self, picture: Tensor, photo: Tensor) -> None:
         self.values.append(self.net(picture - photo).abs().mean())
 
@@ -148,7 +151,7 @@ def test_all_rows_look_through_the_same_networks() -> None:
     made = [photos(), photos().square(), photos().sqrt()]
     for k, photo in enumerate(photos().split(1)):
         for row, pictures in zip(rows, made, strict=True):
-            row.add(pictures[k : k + 1], photo)
+            row.add(row.measure(pictures[k : k + 1], photo))
     values = [row.values() for row in rows]
     assert all(row.notes == {} for row in rows)
     assert all(value is not None and math.isfinite(value) for row in values for value in row.values())
@@ -167,7 +170,7 @@ def test_a_photo_is_looked_at_once_and_as_saved(monkeypatch: pytest.MonkeyPatch)
     saved = torch.arange(256).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
     photo = saved / 255
     for row in rows:
-        row.add(photo.square(), photo)
+        row.add(row.measure(photo.square(), photo))
     assert len(network.seen) == 4
     assert torch.equal(network.seen[0], saved)
 
@@ -215,7 +218,7 @@ def test_pictures_smaller_than_a_window_have_no_value() -> None:
     metrics = ImageMetrics(["psnr", "ssim"], 2, FeatureNetworks(None, CPU))
     small = [torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 10)]
     for photo in small:
-        metrics.add(photo.square(), photo)
+        metrics.add(metrics.measure(photo.square(), photo))
     assert metrics.values()["ssim"] is None
     assert metrics.notes == {"ssim": "its window needs images of at least 11 pixels per side"}
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hdgan.checkpoints import TRAINING_FILE, checkpoint_path, list_steps
 from hdgan.errors import CheckpointError
+from hdgan.sharding.world import World
 from hdgan.training import AugmentConfig, TrainConfig, train
 from hdgan.training.checkpoint import read_training_state, restore, save_checkpoint
-from hdgan.training.distributed import World
 from hdgan.training.dry_run import dry_run
 from hdgan.training.logs import read_metrics
 from hdgan.training.state import StageState

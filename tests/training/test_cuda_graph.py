@@ -21,9 +21,9 @@ from hdgan.families.pix2pix.losses import Pix2PixCriterion
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.models.cuda_graph import CaptureError, without_trace
 from hdgan.models.spectral_norm import refine
+from hdgan.sharding.world import World
 from hdgan.training import OptimConfig, TrainConfig, cuda_graph, setup, train
 from hdgan.training.cuda_graph import GraphedGradients, compile_networks
-from hdgan.training.distributed import World
 from hdgan.training.schedule import plan
 from hdgan.training.trainer import forward_backward
 from tests.training.test_trainer import make_inputs, make_state

@@ -17,9 +17,9 @@ from rich.console import Console
 from hdgan.config.options import typed_as
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import Pix2PixHDLoss
+from hdgan.sharding.world import World
 from hdgan.training import TrainConfig, train
 from hdgan.training import dry_run as module
-from hdgan.training.distributed import World
 from hdgan.training.dry_run import dry_run
 from hdgan.training.estimate import estimate_stage
 from hdgan.training.peak_memory import PeakMeter

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from hdgan.sharding.world import World
 from hdgan.training import gradient_average
-from hdgan.training.distributed import World
 from hdgan.training.gradient_average import GradientAverage
 
 SHAPES = [(2, 3), (1,), (4, 1, 2), (2,)]

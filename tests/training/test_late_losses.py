@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hdgan.errors import HdganError, TrainingError
 from hdgan.families.common.batch import Objectives
+from hdgan.sharding.world import World
 from hdgan.training import AugmentConfig, OptimConfig, TrainConfig
-from hdgan.training.distributed import World
 from hdgan.training.readback import Readback
 from hdgan.training.setup import prepare
 from hdgan.training.state import StageState

@@ -22,8 +22,8 @@ from hdgan.config.serialization import to_plain
 from hdgan.data import SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, HdganError, TrainingError
 from hdgan.families import Pix2PixHDStage
+from hdgan.sharding.world import World
 from hdgan.training import PRESETS, TrainConfig, load_config, run_folder, train
-from hdgan.training.distributed import World
 from hdgan.training.logs import Metrics, ProgressDisplay, read_metrics
 from hdgan.training.run_folder import claim_folder, locked, remove_samples, training_of, write_description
 

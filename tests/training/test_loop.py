@@ -32,6 +32,7 @@ from hdgan.families.common.batch import Objectives
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.families.saving import load_model, save_model
 from hdgan.seeding import seed_everything
+from hdgan.sharding.world import World
 from hdgan.training import (
     AugmentConfig,
     LogConfig,
@@ -43,7 +44,6 @@ from hdgan.training import (
     train,
     trainer,
 )
-from hdgan.training.distributed import World
 from hdgan.training.ema import MovingAverage
 from hdgan.training.logs import read_metrics
 from hdgan.training.schedule import plan

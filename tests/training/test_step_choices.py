@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 
 from hdgan.families import Pix2PixHDLoss
+from hdgan.sharding.world import World
 from hdgan.training import OptimConfig, TrainConfig, step_choices, train
-from hdgan.training.distributed import World
 from hdgan.training.run_folder import load_environment
 from hdgan.training.setup import RunSetup, prepare
 from hdgan.training.step_choices import MARGIN, SHARE_OF_CPU, StepChoices, choose_steps

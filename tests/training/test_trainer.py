@@ -20,8 +20,8 @@ from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
+from hdgan.sharding.world import World
 from hdgan.training import OptimConfig, TrainConfig
-from hdgan.training.distributed import World
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
 from hdgan.training.trainer import StepResult, Trainer, accumulate_gradients, forward_backward

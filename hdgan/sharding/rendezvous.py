@@ -1,4 +1,4 @@
-"""The processes of a run before training: they find each other, compare what they have, and end together if one fails.
+"""The processes of a run: they find each other, compare what they have, and end together if one fails.
 
 They use the store by which PyTorch's processes find each other. It holds text and needs neither a backend nor a GPU. A
 process that fails leaves the reason there before it ends, and the others end with it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from hdgan.errors import ConfigError, HdganError
+from hdgan.errors import ConfigError, HdganError, OtherProcessError
 from hdgan.wording import count
 
 T = TypeVar("T")
@@ -33,11 +34,7 @@ _STORE_TIMEOUT = timedelta(seconds=10)
 """How long the process with the store waits for the others to read why a process has failed."""
 _POLL_SECONDS = 0.05
 _SHOWN = 3  # differences in a message
-_FAILURE, _ENDED = "hdgan/failure", "hdgan/ended"  # keys of the store
-
-
-class OtherProcessError(HdganError):
-    """Another process of the run cannot go on; the message says why."""
+_FAILURE, _ENDED, _TOLD = "hdgan/failure", "hdgan/ended", "hdgan/told"  # keys of the store
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ class Rendezvous:
 
     @contextmanager
     def share_failure(self) -> Iterator[None]:
-        """Make an error that one process raises inside end all of them.
+        """Make an error that one process raises inside end all of them; one process on each machine says why.
 
         Raises:
             OtherProcessError: another process has raised one.
@@ -128,20 +125,51 @@ class Rendezvous:
             yield
             self.all_gather(None)
         except BaseException as error:
-            if self.store is not None:
-                with suppress(OtherProcessError), self._explained_store_errors():  # this error is the one to show
-                    self._publish(error, self.store)
-            raise
+            ending = self._ending(error)
+            if ending is error:
+                raise
+            raise ending from error
 
-    def _publish(self, error: BaseException, store: dist.Store) -> None:
-        """Store the reason for the others unless there already is one; the process with the store waits until they know
-        it."""
+    def _ending(self, error: BaseException) -> BaseException:
+        """What to raise where an error ends this process, so that one process on each machine says why the run ends.
+
+        Args:
+            error: its own; or that another process has ended, whose reason is then looked up.
+
+        Returns:
+            The error itself if the run ends because of it, or if it is a bug, whose traceback is worth reading. Else an
+            OtherProcessError with the reason.
+        """
+        if self.store is None:
+            return error
+        ending = error
+        with suppress(OtherProcessError), self._explained_store_errors():
+            tells = self._is_set_first(f"{_TOLD}/{platform.node()}", str(self.rank))
+            if isinstance(error, OtherProcessError):
+                reason = self.store.get(_FAILURE).decode() if self.store.check([_FAILURE]) else str(error)
+                ending = OtherProcessError(reason, told=not tells)
+            elif not (self._is_set_first(_FAILURE, self._reason(error)) and tells) and _has_message(error):
+                ending = OtherProcessError(self.store.get(_FAILURE).decode(), told=not tells)
+            self._let_others_end()
+        return ending
+
+    def _reason(self, error: BaseException) -> str:
         reason = str(error) if isinstance(error, HdganError) else f"{type(error).__name__}: {error}"
-        store.compare_set(_FAILURE, "", f"process {self.rank}: {reason}")
-        ended, until = store.add(_ENDED, 1), time.monotonic() + _STORE_TIMEOUT.total_seconds()
-        while self.rank == 0 and ended < self.size and time.monotonic() < until:
+        return f"process {self.rank}: {reason}"
+
+    def _is_set_first(self, key: str, value: str) -> bool:
+        """Set a value unless another process has; returns whether this one has."""
+        assert self.store is not None
+        return self.store.compare_set(key, "", value).decode() == value
+
+    def _let_others_end(self) -> None:
+        """Note that this process ends; the process with the store waits until the others have read the reason."""
+        assert self.store is not None
+        ended, until = self.store.add(_ENDED, 1), time.monotonic() + _STORE_TIMEOUT.total_seconds()
+        has_store = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        while has_store and ended < self.size and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
-            ended = store.add(_ENDED, 0)
+            ended = self.store.add(_ENDED, 0)
 
     def _wait(self, keys: Sequence[str], timeout: timedelta) -> None:
         assert self.store is not None
@@ -162,6 +190,11 @@ class Rendezvous:
             if isinstance(error, HdganError):
                 raise
             raise OtherProcessError("process 0 has ended: its message says why") from error
+
+
+def _has_message(error: BaseException) -> bool:
+    """Whether the programs print an error as one line rather than with its traceback."""
+    return isinstance(error, HdganError | OSError)
 
 
 def _difference(name: str, values: Sequence[Any]) -> str:
