@@ -15,10 +15,12 @@ from rich.console import Console
 
 from hdgan.commands.scene_choice import choose_scenes, scenes_of
 from hdgan.commands.style_choice import StyleChoice
+from hdgan.commands.tile_choice import Progress, TileChoice, generate_in_tiles, write_tiled
 from hdgan.config.bounds import BatchSize, Precision
 from hdgan.config.serialization import check_value, from_plain
 from hdgan.data import Pair, SizeConfig, match_folders
 from hdgan.data.images import from_unit_range
+from hdgan.data.zarr_windows import is_zarr
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.families.saving import read_metadata
 from hdgan.files import require_no_file
@@ -47,6 +49,7 @@ def generate(
     /,
     out: Path,
     choice: Annotated[StyleChoice, tyro.conf.arg(name="")],
+    tiles: Annotated[TileChoice, tyro.conf.arg(name="")],
     label: Path | None = None,
     instance: Path | None = None,
     input: Path | None = None,
@@ -89,9 +92,15 @@ def generate(
             compared with the options.
     """
     check_value(BatchSize, batch_size, "batch_size")
+    tiles.check()
+    if tiles.is_used and batch_size > 1:
+        raise ConfigError(f"--batch-size {batch_size} has no effect on images that are made in tiles: leave it out")
     console = Console(stderr=True)
     every = {"label": label, "input": input, "ids": instance, "photo": photo}
     sources = {part: path for part, path in every.items() if path is not None}
+    for part, path in sources.items():
+        if is_zarr(path) and not tiles.is_used:
+            raise ConfigError(f"{_OPTIONS[part]} {path} is zarr, which is only read in tiles: add --max-memory 4GB")
     with join_shards(device) as world:
         pipeline = load(run, checkpoint=checkpoint, device=str(world.device), precision=precision, ema=ema)
         pipeline.require_batch(batch_size)
@@ -103,7 +112,9 @@ def generate(
         else:
             chosen = choose_scenes(run, pipeline, scenes, out, [_OPTIONS[part] for part in sources])
             pairs, render = held_out_pairs(chosen, out / SCENES), partial(write_held_out, chosen, out / SCENES)
-        ending = image_ending(pipeline.config.image_channels, pipeline.config.image_depth)
+        ending = tiles.ending or image_ending(pipeline.config.image_channels, pipeline.config.image_depth)
+        if tiles.is_used and ending == ".tif":
+            raise ConfigError(f"images of {run} are no PNG, and tiles give PNG or pyramids: add --pyramid")
         targets = name_targets(pairs, out, choice.variants, ending)
         _protect_sources(pairs, targets, choice)
         images = _share(list(_requests(pipeline, pairs, targets, choice)), batch_size, world)
@@ -113,7 +124,7 @@ def generate(
                 if not world.local_rank:
                     render(lambda done, total: progress("rendering scenes", done, total))
         began = time.monotonic()
-        _generate_all(pipeline, missing, batch_size, choice.save_styles, console)
+        _generate_all(pipeline, missing, batch_size, tiles, choice.save_styles, console)
         skipped = sum(world.rendezvous.all_gather(len(images) - len(missing)))
     there = f"; {count(skipped, 'image')} left out, which were there" if skipped else ""
     made = count(len(targets) - skipped, "image")
@@ -159,12 +170,41 @@ def _share(images: Sequence[_Image], batch_size: int, world: World) -> list[_Ima
 
 
 def _generate_all(
-    pipeline: Pipeline, images: Sequence[_Image], batch_size: int, save_styles: bool, console: Console
+    pipeline: Pipeline,
+    images: Sequence[_Image],
+    batch_size: int,
+    tiles: TileChoice,
+    save_styles: bool,
+    console: Console,
 ) -> None:
     """Generate images and write each as soon as it is there."""
-    written: list[Path] = []
     assert pipeline.file is not None
     size_note = _SizeNote(trained_size(pipeline.file) or SizeConfig(), console)
+    written = 0
+    try:
+        with showing_progress(console) as progress:
+            if tiles.is_used:
+                made = _in_tiles(pipeline, images, tiles, save_styles, progress)
+            else:
+                progress("generating", 0, len(images))
+                made = _at_once(pipeline, images, batch_size, save_styles)
+            for maps in made:
+                written += 1
+                size_note.compare(maps)
+                if not tiles.is_used:
+                    progress("generating", written, len(images))
+    except (HdganError, KeyboardInterrupt):
+        if written:
+            print_lines(
+                console,
+                f"stopped after {written} of {count(len(images), 'image')}, which are complete: repeat the command "
+                "with --skip-existing for the others",
+            )
+        raise
+
+
+def _at_once(pipeline: Pipeline, images: Sequence[_Image], batch_size: int, save_styles: bool) -> Iterator[Maps]:
+    """Generate whole images and yield the maps of each that was written."""
 
     def write(made: Generated) -> Maps:
         assert isinstance(made.request, _Image)
@@ -172,23 +212,21 @@ def _generate_all(
         if save_styles and made.styles is not None:
             made.styles.save(_styles_beside(target))
         save_image(from_unit_range(made.image * 2 - 1, pipeline.config.image_depth), target)
-        written.append(target)
         return made.maps
 
-    try:
-        with showing_progress(console) as progress:
-            progress("generating", 0, len(images))
-            for maps in in_order(write, pipeline.stream(images, batch_size=batch_size), WRITERS, 2 * WRITERS):
-                size_note.compare(maps)
-                progress("generating", len(written), len(images))
-    except (HdganError, KeyboardInterrupt):
-        if written:
-            print_lines(
-                console,
-                f"stopped after {len(written)} of {count(len(images), 'image')}, which are complete: repeat the "
-                "command with --skip-existing for the others",
-            )
-        raise
+    return in_order(write, pipeline.stream(images, batch_size=batch_size), WRITERS, 2 * WRITERS)
+
+
+def _in_tiles(
+    pipeline: Pipeline, images: Sequence[_Image], tiles: TileChoice, save_styles: bool, progress: Progress
+) -> Iterator[Maps]:
+    """Generate images in tiles and yield the maps of each that was written."""
+    for number, maps, made in generate_in_tiles(pipeline, images, tiles, progress):
+        target = images[number].target
+        if save_styles and made.styles is not None:
+            made.styles.save(_styles_beside(target))
+        write_tiled(made, target, tiles.pyramid)
+        yield maps
 
 
 class _SizeNote:
@@ -254,7 +292,7 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
     for part, path in sources.items():
         if not path.exists():
             raise DataError(f"{_OPTIONS[part]} {path} does not exist: check the path")
-    folders = [path for path in sources.values() if path.is_dir()]
+    folders = [path for path in sources.values() if path.is_dir() and not is_zarr(path)]
     if not folders:
         files: dict[str, Any] = dict(sources)
         return [Pair(next(iter(sources.values())).stem, **files)]
@@ -281,12 +319,21 @@ def name_targets(pairs: list[Pair], out: Path, variants: int = 1, ending: str = 
     targets = _name_pairs(pairs, out, ending)
     if variants == 1:
         return targets
-    return [path.with_name(f"{path.stem}_{k}{path.suffix}") for path in targets for k in range(1, variants + 1)]
+    return [_numbered(path, k) for path in targets for k in range(1, variants + 1)]
+
+
+def _numbered(path: Path, k: int) -> Path:
+    ending = _ending(path)
+    return path.with_name(f"{path.name.removesuffix(ending)}_{k}{ending}")
+
+
+def _ending(path: Path) -> str:
+    return ".ome.tif" if path.name.endswith(".ome.tif") else path.suffix
 
 
 def _name_pairs(pairs: list[Pair], out: Path, ending: str) -> list[Path]:
-    kind = {".png": "PNG", ".tif": "TIFF"}[ending]
-    if out.suffix.lower() in {".png": (".png",), ".tif": (".tif", ".tiff")}[ending]:
+    kind = "PNG" if ending == ".png" else "TIFF"
+    if out.suffix.lower() in ((".png",) if ending == ".png" else (".tif", ".tiff")):
         if len(pairs) > 1:
             raise ConfigError(f"--out {out} is one file, but there are {len(pairs)} label maps: give a folder")
         return [out]
@@ -302,7 +349,7 @@ def _name_pairs(pairs: list[Pair], out: Path, ending: str) -> list[Path]:
 
 def _styles_beside(target: Path) -> Path:
     """The file in which --save-styles writes the styles of an image."""
-    return target.with_suffix(".json")
+    return target.with_name(f"{target.name.removesuffix(_ending(target))}.json")
 
 
 def _protect_sources(pairs: list[Pair], targets: list[Path], choice: StyleChoice) -> None:

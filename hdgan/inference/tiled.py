@@ -64,12 +64,13 @@ class TiledImage:
 
     Attributes:
         height, width, channels: its size.
-        dtype: of its numbers: uint8, uint16, or float32 in [-1, 1].
+        depth: of its numbers: uint8, uint16, or float32 in [-1, 1].
+        styles: those that it was made with, if they were chosen.
     """
 
-    def __init__(self, node: Node, depth: Depth) -> None:
+    def __init__(self, node: Node, depth: Depth, styles: Styles | None) -> None:
         _, self.channels, self.height, self.width = node.shape
-        self.dtype = np.dtype(depth)
+        self.depth, self.styles = depth, styles
         self._node = node
 
     def rows(self, top: int, bottom: int) -> np.ndarray:
@@ -170,7 +171,7 @@ class TiledGenerator:
         else:
             given = None
         run = self._rehearsed(lambda run: self._pixels(maps.for_run(run), wanted), "generating", given)
-        return TiledImage(self._pixels(maps.for_run(run), wanted), self.pipeline.config.image_depth)
+        return TiledImage(self._pixels(maps.for_run(run), wanted), self.pipeline.config.image_depth, chosen)
 
     def _with_photo(self, maps: LargeMaps, photo: Windows) -> LargeMaps:
         """The maps with the style of every instance of a photo."""
