@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from hdgan.config.serialization import check_value
-from hdgan.data.windows import open_image, open_map
+from hdgan.data.windows import open_image, open_map, open_photo
 from hdgan.errors import ConfigError
 from hdgan.files.png import write_png
 from hdgan.files.pyramids import write_pyramid
@@ -112,7 +112,10 @@ def generate_in_tiles(
             assert source is not None
             windows = opened.enter_context(open_map(source) if pipeline.config.n_labels else open_image(source))
             ids = None if instance is None else opened.enter_context(open_map(instance, "instance map"))
-            shown = None if photo is None else opened.enter_context(open_image(photo))
+            shown = None
+            if photo is not None:
+                size = windows.width, windows.height
+                shown = opened.enter_context(open_photo(photo, size, pipeline.config.is_rgb))
             maps = generate.read(windows, ids)
             for request in of_one:
                 made = generate(maps, photo=shown, styles=request.styles, seed=request.seed, variant=request.variant)

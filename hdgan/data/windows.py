@@ -6,13 +6,14 @@ those tiles are decoded that a window needs. Everything else is read whole, with
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from hdgan.data.arrays import mapped_array
 from hdgan.data.headers import WHITES, Kind, header_of_array, read_header, require_input, require_map
-from hdgan.data.images import as_ids, as_input, read_input, read_map
+from hdgan.data.images import as_ids, as_input, read_input, read_map, read_photo, read_stored_photo
 from hdgan.data.opening import UNREADABLE, damaged
 from hdgan.data.scan import TIFF_MARKS
 from hdgan.data.tiff_windows import NotByWindows, open_tiff
@@ -21,6 +22,10 @@ from hdgan.data.zarr_windows import is_zarr, open_zarr
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import require_file
 from hdgan.files.slides import SLIDES_REMEDY, has_slides
+from hdgan.wording import count
+
+Reader = Callable[[Path], np.ndarray]
+"""Reads a file at once, as [H, W, C]."""
 
 
 class Windows:
@@ -100,7 +105,7 @@ def open_map(path: Path, kind: Kind = "label map") -> Windows:
         ConfigError: a package that the file needs is not installed.
         DataError: not one channel of integers, a lossy format, or an unreadable file.
     """
-    return _open(Path(path), kind)
+    return _open(Path(path), kind, lambda path: read_map(path, kind)[..., None])
 
 
 def open_image(path: Path) -> Windows:
@@ -115,10 +120,37 @@ def open_image(path: Path) -> Windows:
         ConfigError: a package that the file needs is not installed.
         DataError: integers of more than 16 bits, or an unreadable file.
     """
-    return _open(Path(path), "input")
+    return _open(Path(path), "input", read_input)
 
 
-def _open(path: Path, kind: Kind) -> Windows:
+def open_photo(path: Path, size: tuple[int, int], rgb: bool) -> Windows:
+    """Open the photo of a map of any size.
+
+    Args:
+        path: as of `open_image`.
+        size: (width, height) of the map, as for `read_photo`.
+        rgb: read it as 8-bit RGB, as `read_photo` does; else as `read_stored_photo` does. What is read by windows is
+            not converted.
+
+    Raises:
+        ConfigError: a package that the file needs is not installed.
+        DataError: an unreadable file; or with `rgb`, one that is read by windows and is no 8-bit RGB.
+    """
+
+    def whole(path: Path) -> np.ndarray:
+        return np.asarray(read_photo(path, size)) if rgb else read_stored_photo(path, size)
+
+    windows = _open(Path(path), "photo", whole)
+    if rgb and (windows.channels, windows.dtype) != (3, np.uint8):
+        windows.close()
+        raise DataError(
+            f"{path} has {count(windows.channels, 'channel')} of type {windows.dtype}, and a photo of this kind of "
+            "file is not converted: save it as 8-bit RGB"
+        )
+    return windows
+
+
+def _open(path: Path, kind: Kind, whole: Reader) -> Windows:
     if path.suffix.lower() == ".npy":
         return _of_array(path, kind, mapped_array(path))
     if is_zarr(path):
@@ -126,10 +158,10 @@ def _open(path: Path, kind: Kind) -> Windows:
     require_file(path, DataError)
     with path.open("rb") as file:
         tiff = file.read(4) in TIFF_MARKS
-    return _open_tiff(path, kind) if tiff else _whole(path, kind)
+    return _open_tiff(path, kind, whole) if tiff else _of_array(path, kind, whole(path))
 
 
-def _open_tiff(path: Path, kind: Kind) -> Windows:
+def _open_tiff(path: Path, kind: Kind, whole: Reader) -> Windows:
     """Open a TIFF by windows; but one that Pillow reads whole is read so where it has no tiles, or none that we know.
 
     Both give the same numbers.
@@ -147,7 +179,7 @@ def _open_tiff(path: Path, kind: Kind) -> Windows:
             raise DataError(f"{path} cannot be read by windows: {reason}") from problem
     if problem is not None:
         raise ConfigError(f"{problem}; to read it by windows, {SLIDES_REMEDY}") from problem
-    return _whole(path, kind)
+    return _of_array(path, kind, whole(path))
 
 
 def _checked(path: Path, kind: Kind, stored: Stored) -> Windows:
@@ -158,12 +190,9 @@ def _checked(path: Path, kind: Kind, stored: Stored) -> Windows:
         raise
 
 
-def _whole(path: Path, kind: Kind) -> Windows:
-    """Read a file at once; its numbers do not change when they are converted a second time."""
-    return _of_array(path, kind, read_input(path) if kind == "input" else read_map(path, kind)[..., None])
-
-
 def _of_array(path: Path, kind: Kind, array: np.ndarray) -> Windows:
+    """Windows of an array; numbers that were read at once do not change when they are converted a second time."""
+
     def read(top: int, bottom: int, left: int, right: int) -> np.ndarray:
         return array[top:bottom, left:right]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hdgan.config.bounds import Depth
 from hdgan.data.images import from_unit_range
-from hdgan.errors import ConfigError
+from hdgan.errors import ConfigError, DataError
 from hdgan.inference.large import LargeMaps, Windows, check_same_size, find_areas, image_tensor, large_maps, node_of
 from hdgan.inference.maps import Maps
 from hdgan.inference.memory import resident_bytes
@@ -29,7 +29,7 @@ from hdgan.regions.draws import RegionDraws
 from hdgan.regions.nodes import Pointwise
 from hdgan.seeding import seeded
 from hdgan.styles.sample import Styles, styles_of
-from hdgan.wording import memory_size
+from hdgan.wording import count, memory_size
 
 LEAST = 256 * 2**20
 """Bytes that are needed for images, besides what the program takes itself."""
@@ -178,6 +178,9 @@ class TiledGenerator:
         pipeline = self.pipeline
         encoder = cast(FeatureEncoder, pipeline.require_encoder())
         check_same_size([maps.source, photo])
+        channels = pipeline.config.image_channels
+        if photo.channels != channels:
+            raise DataError(f"{photo.name} has {count(photo.channels, 'channel')}: give a photo with {channels}")
         areas = maps.found
 
         def rows(run: Run) -> Tensor:
