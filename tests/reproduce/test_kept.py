@@ -21,6 +21,8 @@ from hdgan.reproduce.record import load_record
 from hdgan.reproduce.results import REAL, Requested, Result, load_requested, read_results, save_requested, write_rows
 from tests.reproduce.calls import contents, network, run
 
+ALL = {("pix2pixhd", 0), ("pix2pixhd", 1), ("gan", 0)}
+
 
 @pytest.fixture
 def file(folder: Folder, tmp_path: Path, result: Result, requested: Requested) -> Path:
@@ -44,9 +46,6 @@ def file(folder: Folder, tmp_path: Path, result: Result, requested: Requested) -
 def empty(folder: Folder, tmp_path: Path) -> Folder:
     """The folder of another machine, without anything."""
     return Folder(tmp_path / "elsewhere", folder.scale)
-
-
-ALL = {("pix2pixhd", 0), ("pix2pixhd", 1), ("gan", 0)}
 
 
 def test_comparable_rows_are_taken(file: Path, folder: Folder, empty: Folder) -> None:
@@ -75,6 +74,11 @@ def edit(file: Path, **changes: object) -> None:
             lambda file: edit(file, config="c0ffee"),
             set(),
             r"^3 runs of .* not taken: trained with other options than size tiny has in this version$",
+        ),
+        (
+            lambda file: file.write_text(file.read_text().replace("tiny,gan,", "tiny,old,")),
+            ALL - {("gan", 0)},
+            r"^1 run of .*tiny\.csv is not taken: of rows that this version of hdgan does not know$",
         ),
         (
             lambda file: network_beside(file, SCORER).unlink(),
