@@ -22,9 +22,10 @@ from pathlib import Path
 from hdgan.config.bounds import Count
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain
-from hdgan.errors import CheckpointError, ConfigError
+from hdgan.errors import CheckpointError, ConfigError, call
 from hdgan.files.json import read_json
 from hdgan.files.opening import mode_of, require_file
+from hdgan.hub import PREFIX as HUB
 from hdgan.hub import cached_name, fetch_model, hub_name
 
 MODEL_FILE = "model.safetensors"
@@ -83,7 +84,7 @@ def locate(path: Path) -> Path:
     """The path itself if anything is there, else the folder of the model of this name.
 
     A model that comes with hdgan has its folder there, and a model of the hub in the cache, into which it is downloaded
-    if need be.
+    if need be. Errors about its files then call it as the user did.
 
     Raises:
         CheckpointError: there is neither a path nor a model of this name, or the hub cannot be asked for it.
@@ -93,7 +94,11 @@ def locate(path: Path) -> Path:
         if str(path) in pretrained_names():
             return PRETRAINED / path
         if (on_hub := hub_name(path)) is not None:
-            return fetch_model(on_hub, MODEL_FILE, (STYLES_FILE,))
+            folder = fetch_model(on_hub, MODEL_FILE, (STYLES_FILE,))
+            # The cache of a repository as a whole: a file of a commit is only a link to what was downloaded.
+            again = f"delete {folder.parents[1]} to have it downloaded again"
+            call(folder, on_hub, f"{again}, or give another revision, {HUB}OWNER/NAME@REVISION")
+            return folder
     is_folder(path)
     return path
 
@@ -174,6 +179,12 @@ def best_step(run: Path) -> int | None:
 def beside(model: Path, name: str) -> Path:
     """The path of a file that belongs to a model: `name` in its checkpoint folder, otherwise `<model>.<name>`."""
     return model.with_name(name if model.name == MODEL_FILE else f"{model.stem}.{name}")
+
+
+def copying(model: Path) -> str:
+    """What to do with a model that has an `unchanging_name`, in order to change it."""
+    copy = output_beside(model, "safetensors")
+    return f"make a copy of it with `hdgan convert {unchanging_name(model)} --out {copy}` and use that"
 
 
 def require_new_checkpoint(out: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from hdgan.errors import ConfigError
 from hdgan.families.common.train_config import TrainConfig
 
 _OPTION = re.compile(r"--(?P<part>loss|stages\.(?P<stage>.+))\.(?P<name>[\w-]+)(=(?P<value>.*))?")
@@ -19,7 +20,11 @@ def with_todays_names(arguments: Sequence[str], run: TrainConfig) -> list[str]:
         arguments: of `hdgan train`.
         run: what they change. The `upgraded` of its stages and losses knows the old options. Options that had no effect
             are left out, and unknown ones stay as they were typed.
+
+    Raises:
+        ConfigError: an option is given by its old and by today's name.
     """
+    given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
     renamed: list[str] = []
     rest = iter(arguments)
     for argument in rest:
@@ -40,7 +45,11 @@ def with_todays_names(arguments: Sequence[str], run: TrainConfig) -> list[str]:
             renamed += typed
         else:
             for new, value in today.items():
-                renamed += [f"--{match['part']}.{new.replace('_', '-')}", str(value)]
+                option = f"--{match['part']}.{new.replace('_', '-')}"
+                if option in given:
+                    old = argument.split("=")[0]
+                    raise ConfigError(f"{old} is an old name of {option}: give only one of them")
+                renamed += [option, str(value)]
     return renamed
 
 

@@ -10,13 +10,13 @@ from typing import Literal
 
 import torch
 
-from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, find_checkpoint, read_best, run_of
+from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, beside, find_checkpoint, read_best, run_of
 from hdgan.commands.generate import trained_size
 from hdgan.commands.push_card import CardFacts, model_card
 from hdgan.commands.push_samples import SAMPLES, SampleOptions
 from hdgan.commands.scene_choice import scenes_of
 from hdgan.editor.palette import choose_palette
-from hdgan.errors import ConfigError
+from hdgan.errors import ConfigError, call
 from hdgan.families.saving import read_metadata
 from hdgan.files import write_text
 from hdgan.hub import is_repository
@@ -88,6 +88,9 @@ class ContentOptions:
         export_model(source, file, dtype, ema=self.ema, data_paths=False, examples=self.crops)
         if self.crops and not (folder / STYLES_FILE).exists():
             raise ConfigError(f"--crops has no effect, since {run} has no clusters of styles: leave it out")
+        # What is wrong with the new files was wrong with those that the user knows.
+        call(file, str(source))
+        call(folder / STYLES_FILE, str(beside(source, STYLES_FILE)))
         pipeline = load(folder, device=self.device)
         facts = self._facts(run, repository, samples, source, pipeline)
         write_text(folder / CONFIG, json.dumps(facts.metadata, indent=2) + "\n")

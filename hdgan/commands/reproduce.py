@@ -9,6 +9,7 @@ from rich.console import Console
 
 from hdgan.config.options import typed_as
 from hdgan.reproduce.evidence import write_evidence
+from hdgan.reproduce.plan import ROWS
 from hdgan.reproduce.run import reproduce as run_all
 from hdgan.reproduce.scales import SCALES
 
@@ -27,6 +28,8 @@ def reproduce(
     jobs: int | None = None,
     device: str = "auto",
     docs: Path | None = None,
+    rows: tuple[str, ...] = tuple(ROWS),
+    again: bool = False,
     network: str | None = None,
     network_weights: Path | None = None,
 ) -> int:
@@ -47,7 +50,11 @@ def reproduce(
         jobs: runs at the same time; by default one per core, or on a GPU one per two cores, up to 8.
         device: auto, cpu, cuda or cuda:N.
         docs: folder that evidence.md and its rows are written to when all runs are done; until then, or by default,
-            they go to the folder of the runs. Existing rows of more runs are not replaced.
+            they go to the folder of the runs. Runs whose rows are there already, made with the same options and
+            networks, are not trained again, so another machine can go on with the rows of the first. The networks that
+            this needs are kept beside them. No rows get lost.
+        rows: names of the rows of the tables that are trained. Tables are shown that have at least two of their rows.
+        again: train also runs whose rows are in the folder of --docs.
         network: network whose features the perceptual losses compare, as in `hdgan train --loss.network`: vgg19,
             timm:NAME, or the file of a program that you trust. By default a small segmentation network is trained
             first, which differs from the scorer only in its seed. This favours models with such a loss. All runs in a
@@ -58,7 +65,7 @@ def reproduce(
     with typed_as(_TYPED):
         ended = run_all(
             SCALES[size], out, seeds=seeds, jobs=jobs, device=device, docs=docs, network=network,
-            network_weights=network_weights, console=Console(),
+            network_weights=network_weights, rows=rows, again=again, console=Console(),
         )  # fmt: skip
     if ended.page is not None:
         print(ended.page.resolve())

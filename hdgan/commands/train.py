@@ -112,11 +112,23 @@ def _changed(before: TrainConfig, kind: type[ShortOptions], prog: str, about: st
         short, rest = of_config(before, kind), ["--help"]
     config = apply(short, before)
     if rest:
+        if (network := _typed_value(rest, "--loss.network")) is not None:
+            config = replace(config, loss=replace(config.loss, **config.loss.defaults_for(network)))
         default = hiding(config) if everything and kind is ResumeOptions else config
         avoid = (tyro.conf.AvoidSubcommands,)
         config = run_command(type(default), prog, rest, default=default, description=about, config=avoid)
     _refuse_idle_epochs(rest, config)
     return settled(config)
+
+
+def _typed_value(arguments: list[str], option: str) -> str | None:
+    """The value that an option gets; None without it."""
+    found = None
+    for argument, following in pairwise([*arguments, ""]):
+        name, has_value, value = argument.partition("=")
+        if name.replace("_", "-") == option:
+            found = value if has_value else following
+    return found
 
 
 def _refuse_idle_epochs(arguments: list[str], config: TrainConfig) -> None:

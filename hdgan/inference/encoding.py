@@ -15,7 +15,16 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, beside, is_pretrained, output_beside, run_of, unchanging_name
+from hdgan.checkpoints import (
+    MODEL_FILE,
+    STYLES_FILE,
+    beside,
+    copying,
+    is_pretrained,
+    output_beside,
+    run_of,
+    unchanging_name,
+)
 from hdgan.config.bounds import Side
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value
@@ -130,10 +139,7 @@ def new_bank_file(model: Path) -> Path:
     """
     if name := unchanging_name(model):
         where = "comes with hdgan" if is_pretrained(model) else "is in the cache of the hub"
-        raise ConfigError(
-            f"the model {name} {where}, and its clusters of styles do not change: make a copy of it with "
-            f"`hdgan convert {name} --out {output_beside(model, 'safetensors')}` and use that"
-        )
+        raise ConfigError(f"the model {name} {where}, and its clusters of styles do not change: {copying(model)}")
     return beside(model, STYLES_FILE)
 
 

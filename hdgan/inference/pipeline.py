@@ -11,7 +11,7 @@ from typing import TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from hdgan.checkpoints import STYLES_FILE, beside, find_checkpoint
+from hdgan.checkpoints import STYLES_FILE, beside, copying, find_checkpoint, unchanging_name
 from hdgan.config.bounds import Precision
 from hdgan.config.options import option
 from hdgan.devices import choose_device, network_format
@@ -160,7 +160,10 @@ class Pipeline:
         self._require_features("it has no styles")
         if self.file is None:
             raise CheckpointError("the pipeline was not loaded from a file, so there is no folder for its styles")
-        bank = StyleBank.load(beside(self.file, STYLES_FILE))
+        file = beside(self.file, STYLES_FILE)
+        if not file.exists() and (name := unchanging_name(self.file)):
+            raise CheckpointError(f"the model {name} has no clusters of styles: to create some, {copying(self.file)}")
+        bank = StyleBank.load(file)
         bank.require(self.encoder_id, self.config.feature_channels, str(self.file))
         return bank
 

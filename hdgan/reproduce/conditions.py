@@ -49,7 +49,8 @@ def conditions(measured: Measured) -> str:
     machines = sorted({f"{run.device or 'an unknown device'}{_machine(run)}" for run in runs})
     versions = sorted({f"PyTorch {run.torch}, hdgan {run.hdgan}" for run in runs})
     lines = [
-        f"Runs: {len(runs)}, models: {len({run.row for run in runs})}, seeds: {', '.join(map(str, seeds))}. Each "
+        f"Runs: {len(runs)}, models: {len({run.row for run in runs})}, seeds: {', '.join(map(str, seeds))}. "
+        f"{_taken(measured.requested)}Each "
         f"trains on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} "
         f"images, and is scored on {first.held_out} held-out scenes.",
         f"Measured on {'; '.join(machines)}; scored by {'; '.join(versions)}. {_time(measured)}",
@@ -64,6 +65,16 @@ def conditions(measured: Measured) -> str:
     if unknown:
         lines.append(f"Not measured, since hdgan did not have them when these runs were scored: {', '.join(unknown)}.")
     return "\n\n".join(lines)
+
+
+def _taken(requested: Requested) -> str:
+    """A sentence about the rows of earlier calls; empty if there are none."""
+    if not requested.taken:
+        return ""
+    return (
+        f"The last call took {count(requested.taken, 'row')} of earlier ones, with the networks that trained and "
+        "scored them, and trained the others. "
+    )
 
 
 def _training(requested: Requested) -> list[str]:

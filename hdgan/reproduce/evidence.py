@@ -79,13 +79,14 @@ def _measured(file: Path) -> Measured:
 def page_text(scales: Sequence[Measured], docs: Path) -> str:
     """The text of the page; it shows the images next to the rows."""
     pairs = sum(len(table.tested) * (len(table.tested) - 1) // 2 for table in TABLES)
-    parts = ["# Evidence", *filter(None, map(_incomplete, scales))]
+    parts = ["# Evidence", *filter(None, map(_incomplete, scales)), *filter(None, map(_not_requested, scales))]
     parts.append(_INTRODUCTION.format(significant=SIGNIFICANT, pairs=pairs))
     for measured in scales:
         results, first = measured.results, measured.results[0]
         parts += [f"## {first.scale}: {first.width}x{first.height}", conditions(measured), _summary(results)]
         if (docs / EVIDENCE / f"{first.scale}.png").is_file():
-            caption = "The first held-out scenes, and what the runs with seed 0 make of their label maps"
+            which = " of the last call that trained any" if measured.requested.taken else ""
+            caption = f"The first held-out scenes, and what the runs with seed 0{which} make of their label maps"
             parts.append(f"![{caption}]({EVIDENCE}/{first.scale}.png)\n\n*{caption}.*")
         for table in TABLES:
             parts += _section(table, results)
@@ -103,6 +104,17 @@ def _incomplete(measured: Measured) -> str:
     names = [f"{ROWS[row].title} seed {', '.join(of_row)}" for row, of_row in seeds.items() if of_row]
     total = len(measured.requested.runs)
     return f"**Incomplete: {total - len(missing)} of {total} runs of {measured.scale}; missing: {'; '.join(names)}.**"
+
+
+def _not_requested(measured: Measured) -> str:
+    """A line about the rows that were left out; empty if none was."""
+    left_out = [experiment.title for row, experiment in ROWS.items() if row not in measured.requested.rows]
+    if not left_out:
+        return ""
+    return (
+        f"**Rows of {measured.scale} that were not asked for (`--rows`): {', '.join(left_out)}. Tables with fewer than "
+        "two rows are left out.**"
+    )
 
 
 def _summary(results: Sequence[Result]) -> str:

@@ -11,6 +11,7 @@ OUT/network.json                    the network of their perceptual loss
     runs/ROW-SEED/result.json       its scores, with the digests of what they depend on
     logs/                           what the processes of each job printed
     results.csv                     the rows of the page
+    evidence/                       these rows, their image, and copies of the networks, as in the folder of --docs
 """
 
 from __future__ import annotations
@@ -143,6 +144,12 @@ class Job:
         folder = self.folder
         network, n_features = folder.network_options, folder.loss_network.n_features
         return training_options(folder.scale, self.name, self.seed, network, n_features)
+
+    @property
+    def digest_of_options(self) -> str:
+        """The digest of the preset and the options, without paths and machine, which says what the row trains."""
+        trained = {place: value for place, value in self.options.items() if not isinstance(value, Path)}
+        return digest(" ".join([ROWS[self.name].preset, *typed(trained)]).encode())
 
     @property
     def compares_features(self) -> bool:

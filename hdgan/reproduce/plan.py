@@ -7,10 +7,12 @@ images at the end, and compare the features of the same network wherever they ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hdgan.config.options import option
+from hdgan.errors import ConfigError
 from hdgan.losses import fine_weights
 from hdgan.reproduce.scales import Scale
 from hdgan.scenes import SPEC
@@ -132,6 +134,18 @@ ROWS: dict[str, Experiment] = {
     "no-instances": Experiment("without instance boundaries", "demo", pix2pixhd, _weighted, {"model.instances": False}),
     "features": Experiment("with features", "demo", pix2pixhd, _weighted, {"model.feature_channels": 3}),
 }
+
+
+def require_rows(names: Sequence[str]) -> None:
+    """Refuse names of rows that no table has.
+
+    Raises:
+        ConfigError: there is one, or there is no name at all.
+    """
+    unknown = [name for name in names if name not in ROWS]
+    if unknown or not names:
+        given = f"{unknown[0]:.60} is no row of the tables" if unknown else "is empty"
+        raise ConfigError(f"{option('rows')} {given}: give some of {', '.join(ROWS)}")
 
 
 def training_options(scale: Scale, row: str, seed: int, network: Options, n_features: int) -> Options:

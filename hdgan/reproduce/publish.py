@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 
 from hdgan.checkpoints import find_checkpoint, list_steps
 from hdgan.config.options import option
-from hdgan.errors import ConfigError, DataError
+from hdgan.errors import DataError
 from hdgan.evaluation.page import CLASSES, SCORES
 from hdgan.families.saving import load_model
 from hdgan.files import save_png
@@ -22,11 +22,11 @@ from hdgan.metrics.scores import METRICS, ORACLE
 from hdgan.models.segmenter import load_segmenter
 from hdgan.reproduce.evidence import EVIDENCE, write_evidence
 from hdgan.reproduce.jobs import Folder, Job
-from hdgan.reproduce.plan import NOISE, ROWS, SCORER, typed
-from hdgan.reproduce.record import digest, load_record
-from hdgan.reproduce.results import REAL, Requested, Result, read_results, save_requested, write_rows
+from hdgan.reproduce.kept import KeptRows, Run, copy_network, network_beside
+from hdgan.reproduce.plan import NOISE, ROWS, SCORER
+from hdgan.reproduce.record import load_record
+from hdgan.reproduce.results import REAL, Requested, Result, save_requested, write_rows
 from hdgan.reproduce.sheet import runs_sheet
-from hdgan.wording import count
 
 SAME_ORACLE = 1e-3
 """Difference in the scores of real photos that another device or number of threads may cause."""
@@ -37,7 +37,6 @@ def collect(run: Job) -> list[Result]:
     scale, record = run.folder.scale, load_record(run.record)
     taken: dict[str, Any] = asdict(record) if record else {}
     taken |= taken.pop("machine", {})
-    trained = {place: value for place, value in run.options.items() if not isinstance(value, Path)}
     model, _ = load_model(find_checkpoint(run.run))
     common = taken | {
         "scale": scale.name,
@@ -50,7 +49,7 @@ def collect(run: Job) -> list[Result]:
         "parameters": sum(parameter.numel() for parameter in model.generator.parameters()),
         "torch": torch.__version__,
         "hdgan": version("hdgan"),
-        "config": digest(" ".join([ROWS[run.name].preset, *typed(trained)]).encode()),
+        "config": run.digest_of_options,
         "perceptual": run.perceptual,
         "network": run.folder.loss_network.name if run.compares_features else "",
         "scorer": run.folder.digest(SCORER),
@@ -81,14 +80,19 @@ def _number(text: str) -> float | None:
     return float(text) if text else None
 
 
-def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: Path) -> Path | None:
-    """Write rows, image and page from the runs that are scored; None if none is.
+def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: Path, kept: KeptRows) -> Path | None:
+    """Write rows, image and page from the runs that are scored and from kept rows; None if there are neither.
+
+    The networks are copied to the rows, so that another machine can go on with them. The image shows the runs of seed 0
+    that were trained here; without one it stays as it is.
 
     Raises:
         DataError: runs were scored differently.
     """
-    rows = tuple(dict.fromkeys(run.name for run in runs))
-    found = [results for row in ROWS for run in runs if run.name == row and (results := run.results())]
+    own = {(run.name, run.seed): results for run in runs if (results := run.results())}
+    taken = {run: [kept.real, result] for run, result in kept.results.items() if kept.real and run not in own}
+    every = own | taken
+    found = [every[run] for run in sorted(every, key=lambda run: (list(ROWS).index(run[0]), run[1]))]
     if not found:
         return None
     _require_one_oracle(folder.root, found)
@@ -96,13 +100,26 @@ def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: 
     file = docs / EVIDENCE / f"{folder.scale.name}.csv"
     for place in (folder.root / "results.csv", file):
         write_rows(place, results)
-    records = {network.name: load_record(network.record) for network in networks}
-    weights = fine_weights(folder.loss_network.n_features)
-    seeds = max(run.seed for run in runs) + 1
-    save_requested(file, Requested(rows, seeds, records, folder.scale.precision, NOISE, weights))
-    shown = [Job(folder, of_run.row, 0) for _, of_run in found if of_run.seed == 0]
-    save_png(runs_sheet(shown), file.with_suffix(".png"))
+    for network in filter(Job.is_done, networks):
+        copy_network(folder.network(network.name), network_beside(file, network.name))
+    save_requested(file, _requested(folder, networks, runs, taken))
+    if shown := [Job(folder, row, 0) for row in ROWS if (row, 0) in own]:
+        save_png(runs_sheet(shown), file.with_suffix(".png"))
     return write_evidence(docs)
+
+
+def _requested(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], taken: Collection[Run]) -> Requested:
+    """What the page is about: the runs of this call, and those that were taken."""
+    both = {(run.name, run.seed) for run in runs} | set(taken)
+    return Requested(
+        rows=tuple(row for row in ROWS if row in {name for name, _ in both}),
+        seeds=max(seed for _, seed in both) + 1,
+        networks={network.name: load_record(network.record) for network in networks},
+        precision=folder.scale.precision,
+        noise=NOISE,
+        feature_weights=fine_weights(folder.loss_network.n_features),
+        taken=len(taken),
+    )
 
 
 def _require_one_oracle(root: Path, found: Sequence[list[Result]]) -> None:
@@ -114,22 +131,6 @@ def _require_one_oracle(root: Path, found: Sequence[list[Result]]) -> None:
         one, other = (f"{oracles[run]:.4f} beside {run}" for run in (lowest, highest))
         raise DataError(
             f"the evaluation changed between runs: real photos have a mean IoU of {one} and of {other}; delete "
-            f"{root / 'runs'}/*/result.json to have all runs scored again"
-        )
-
-
-def require_no_more(file: Path, runs: int) -> None:
-    """Make sure that evidence is not replaced by fewer runs. Rows that this version cannot read may be replaced.
-
-    Raises:
-        ConfigError: the file holds more runs.
-    """
-    try:
-        found = sum(result.row != REAL for result in read_results(file)) if file.is_file() else 0
-    except DataError:
-        return
-    if found > runs:
-        raise ConfigError(
-            f"{file} contains {count(found, 'run')}, which {runs} would replace: choose another {option('docs')}, or "
-            f"more {option('seeds')}"
+            f"{root / 'runs'}/*/result.json to have all runs scored again, and give {option('again')} if some are only "
+            "rows"
         )

@@ -125,6 +125,8 @@ class Requested:
     """Of pix2pixHD's generator."""
     feature_weights: tuple[Weight, ...] = ()
     """Of the features in pix2pixHD's perceptual loss, fine to coarse; () are the usual ones."""
+    taken: Annotated[int, Interval(ge=0, le=10**6)] = 0
+    """How many of the rows are of earlier calls, and were not trained by the last one."""
 
     def __post_init__(self) -> None:
         if len(set(self.rows)) < len(self.rows):

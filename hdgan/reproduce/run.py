@@ -23,10 +23,11 @@ from hdgan.files.json import write_json
 from hdgan.progress import Progress, print_lines, showing_progress
 from hdgan.reproduce.evidence import EVIDENCE
 from hdgan.reproduce.jobs import Folder, Job
+from hdgan.reproduce.kept import KeptRows, find_kept
 from hdgan.reproduce.perceptual import choose_network
-from hdgan.reproduce.plan import NETWORKS, ROWS, SCORER
+from hdgan.reproduce.plan import NETWORKS, ROWS, SCORER, require_rows
 from hdgan.reproduce.processes import Stopped, call
-from hdgan.reproduce.publish import collect, publish, require_no_more
+from hdgan.reproduce.publish import collect, publish
 from hdgan.reproduce.record import Machine, sitting
 from hdgan.reproduce.scales import Scale
 from hdgan.scenes import SPEC, with_scenes
@@ -66,13 +67,14 @@ def reproduce(
     network: str | None = None,
     network_weights: Path | None = None,
     rows: Sequence[str] = tuple(ROWS),
+    again: bool = False,
     console: Console | None = None,
 ) -> Reproduction:
     """Train and score all rows of the tables for every seed, and write the evidence.
 
     The call may be repeated however it ended: finished runs are kept, and others continue from their last checkpoint.
     Ctrl-C saves. A finished run is scored again if its scores are missing, or are by another scorer or version of
-    hdgan.
+    hdgan. A run that `docs` has the same row of already, perhaps from another machine, is not trained (`kept`).
 
     Args:
         scale: of all runs.
@@ -85,11 +87,12 @@ def reproduce(
             twin of the scorer.
         network_weights: file of the weights of vgg19 or timm's network; None takes the cache, or downloads them.
         rows: names in ROWS.
+        again: train also runs that `docs` has rows of.
         console: where progress is printed.
 
     Raises:
         ConfigError: an option that cannot work; a folder that another process uses or that contains runs of another
-            scale, with another network or with other options; or more runs of this scale in `docs` than asked for.
+            scale, with another network or with other options; or rows in `docs` that would be lost.
         CheckpointError: the network cannot be read.
         DataError: runs were scored differently.
         TrainingError: jobs failed; all others are finished.
@@ -97,30 +100,48 @@ def reproduce(
     console = console or Console()
     if not hasattr(os, "wait4"):
         raise ConfigError("hdgan reproduce measures its processes with os.wait4, which Windows does not have: use WSL")
+    require_rows(rows)
     check_value(Variants, seeds, "seeds")
     check_value(Threads | None, jobs, "jobs")
     machine = _machine(device, jobs)
     folder = Folder(out, scale, choose_network(network, network_weights, scale))
     trained = NETWORKS if folder.loss_network.is_twin else (SCORER,)
     networks = [Job(folder, name, NETWORKS[name]) for name in trained]
-    runs = [Job(folder, row, seed) for seed in range(seeds) for row in rows]
-    if docs is not None and docs.resolve() != out.resolve():
-        require_no_more(docs / EVIDENCE / f"{scale.name}.csv", len(runs))
+    runs = [Job(folder, row, seed) for seed in range(seeds) for row in dict.fromkeys(rows)]
+    asked = {(run.name, run.seed) for run in runs}
+    file = (docs or out) / EVIDENCE / f"{scale.name}.csv"
+    kept = KeptRows(file) if docs is None or docs.resolve() == out.resolve() else find_kept(folder, file)
+    kept.require_none_lost(asked)
+    print_lines(console, *kept.notes)
+    kept = kept.without(asked) if again else kept
     with locked(out):
         folder.claim()
+        kept.adopt_networks(folder, trained)
         with_scenes(DataConfig(scenes=scale.scenes), SPEC.n_labels, console)
         with StopRequest() as stop:
             scheduler = _Scheduler(machine, device, stop, console)
             failed = scheduler.work("networks", networks)
             if not failed and not stop.requested:
-                for run in runs:
-                    run.require_same()
-                failed = scheduler.work("runs", runs)
-        done = sum(run.is_done() for run in runs)
-        page = publish(folder, networks, runs, docs if docs and done == len(runs) else out)
+                failed = scheduler.work("runs", _to_train(runs, kept, console))
+        done = sum(run.is_done() or (run.name, run.seed) in kept.results for run in runs)
+        page = publish(folder, networks, runs, docs if docs and done == len(runs) else out, kept)
     if failed:
         raise TrainingError("; ".join(failed))
     return Reproduction(done, len(runs), page)
+
+
+def _to_train(runs: Sequence[Job], kept: KeptRows, console: Console) -> list[Job]:
+    """The runs of which no row is kept, or which are finished here all the same.
+
+    Raises:
+        ConfigError, CheckpointError: as `Job.require_same`.
+    """
+    own = [run for run in runs if (run.name, run.seed) not in kept.results or run.is_done()]
+    if taken := len(runs) - len(own):
+        print_lines(console, f"{taken} of {len(runs)} runs are not trained again, since {kept.file} has their rows")
+    for run in own:
+        run.require_same()
+    return own
 
 
 def _machine(device: str, jobs: int | None) -> Machine:

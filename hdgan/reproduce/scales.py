@@ -88,8 +88,7 @@ SCALES: dict[str, Scale] = {
         checkpoints=3,
         precision="float32",
     ),
-    # Images are larger than the 70 pixels that a discriminator sees. Ten to 66 steps of each row on a busy machine
-    # suggest 20 minutes of one core for each run, and so 5 hours or a little more on two cores. The estimate is rough.
+    # Images are larger than the 70 pixels that a discriminator sees.
     "medium": Scale(
         "medium",
         width=256,

@@ -141,7 +141,7 @@ def _new_state(run: RunSetup) -> StageState:
     file = find_checkpoint(config.init_from)
     other, info = load_model(file, ema=False)
     for name in info.missing:
-        print_lines(run.console, f"{file} contains no {name}, which starts from new weights")
+        print_lines(run.console, f"{config.init_from} contains no {name}, which starts from new weights")
     state = StageState(config, stage, run.world.device)
     ours = state.model.config
     if other.config.family != ours.family:

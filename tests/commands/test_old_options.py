@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from hdgan.commands.old_options import with_todays_names
+from hdgan.errors import ConfigError
 from hdgan.training import PRESETS
 
 
@@ -41,3 +42,25 @@ def test_old_options_become_those_of_today(preset: str, typed: Sequence[str], to
 )
 def test_everything_else_stays_as_it_was_typed(preset: str, typed: Sequence[str]) -> None:
     assert with_todays_names(typed, PRESETS[preset]()) == list(typed)
+
+
+@pytest.mark.parametrize(
+    ("preset", "old", "today"),
+    [
+        ("demo", ["--loss.scorer", "random"], ["--loss.network", "vgg19"]),
+        ("demo", ["--loss.scorer=random"], ["--loss.network=vgg19"]),
+        ("crn", ["--loss.vgg-weights", "old.pth"], ["--loss.network_weights", "new.pth"]),
+        ("crn", ["--stages.fine.n_enhancers", "2"], ["--stages.fine.extra-modules", "1"]),
+    ],
+)
+def test_one_option_by_two_names_is_refused(preset: str, old: list[str], today: list[str]) -> None:
+    names = (part[0].split("=")[0] for part in (old, today))
+    complaint = "^{} is an old name of {}: give only one of them$".format(*names).replace("network_w", "network-w")
+    for typed in ([*old, *today], [*today, *old]):
+        with pytest.raises(ConfigError, match=complaint):
+            with_todays_names(typed, PRESETS[preset]())
+
+
+def test_the_same_option_of_another_stage_is_another_one() -> None:
+    typed = ["--stages.fine.n-enhancers", "2", "--stages.coarse.extra-modules", "1"]
+    assert with_todays_names(typed, PRESETS["crn"]())[:2] == ["--stages.fine.extra-modules", "2"]

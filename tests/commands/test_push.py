@@ -12,6 +12,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import hdgan
 from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, best_step, find_checkpoint, list_steps
@@ -127,6 +129,22 @@ def test_crops_go_along_if_asked_for(styled: Path, capsys: Capture) -> None:
 def test_crops_of_a_model_without_clusters_are_refused(run: Path, capsys: Capture) -> None:
     line = refused(capsys, run, "a/b", "--out", "out", "--crops")
     assert f"--crops has no effect, since {run} has no clusters of styles: leave it out" in line
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("uploads", [False, True])
+def test_what_is_damaged_is_called_as_the_user_knows_it(
+    hub: HubState, copied: Path, uploads: bool, capsys: Capture
+) -> None:
+    file = find_checkpoint(copied)
+    with safe_open(file, "pt") as opened:
+        header = json.loads(opened.metadata()["hdgan"])
+    header["train"]["stages"][header["stage"]]["size"] = {"width": "wide"}
+    save_file(load_file(file), file, {"hdgan": json.dumps(header)})
+    line = refused(capsys, copied, "jane/streets", *([] if uploads else ["--out", "out"]))
+    assert line.startswith(f"hdgan: error: {file}, train")
+    assert "jane/streets" not in hub.models
+    assert not Path("out").exists()
 
 
 @pytest.mark.usefixtures("here")

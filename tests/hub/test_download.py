@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -201,6 +203,75 @@ def test_a_training_starts_from_its_weights(
     assert train(config, console=Console(quiet=True)).finished
     assert "hf:jane/streets: commit " in capsys.readouterr().err
     assert load_config(config.out).init_from == Path("hf:jane/streets")
+
+
+def damaged(folder: Path, name: str) -> None:
+    """Cut what was downloaded in half, as a full disk would."""
+    file = (folder / name).resolve()
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "MODEL", "--label", "LABEL", "--out", "out"],
+        ["export", "MODEL", "--out", "out.onnx"],
+        ["evaluate", "MODEL", "--root", "ROOT", "--out", "out"],
+        ["styles", "encode", "MODEL"],
+        ["convert", "MODEL", "--out", "out.safetensors"],
+        ["edit", "MODEL", "--root", "ROOT"],
+        ["push", "MODEL", "jane/other", "--out", "out"],
+        ["train", "demo", "--data.root", "ROOT", "--init-from", "MODEL", "--loss.vgg", "0", "--out", "run"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_damaged_model_is_called_as_the_user_did(
+    hub: HubState, files: Files, command: list[str], label: Path, dataset: Path, capsys: Capture
+) -> None:
+    name = "hf:jane/streets@main"
+    hub.add("jane/streets", files)
+    folder = locate(Path(name))
+    damaged(folder, MODEL_FILE)
+    words = {"MODEL": name, "LABEL": str(label), "ROOT": str(dataset)}
+    assert main([words.get(word, word) for word in command]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"hdgan: error: {name} (model.safetensors) (")
+    assert str(folder) not in line
+    remedy = re.search(r"; delete (\S+) to have it downloaded again, or give another revision, hf:OWNER/NAME@REV", line)
+    assert remedy is not None
+    shutil.rmtree(remedy[1])
+    assert hdgan.load(name, device="cpu").config.n_labels
+
+
+def test_damaged_styles_are_called_as_the_user_did(hub: HubState, files: Files) -> None:
+    hub.add("jane/streets", files)
+    damaged(locate(Path("hf:jane/streets")), STYLES_FILE)
+    pipeline = hdgan.load("hf:jane/streets", device="cpu")
+    with pytest.raises(CheckpointError, match=r"^hf:jane/streets \(styles\.safetensors\) \(\d+ bytes\) is not .*; del"):
+        _ = pipeline.bank
+
+
+def test_without_styles_the_remedy_is_a_copy(hub: HubState, files: Files) -> None:
+    hub.add("jane/streets", {MODEL_FILE: files[MODEL_FILE]})
+    pipeline = hdgan.load("hf:jane/streets", device="cpu")
+    with pytest.raises(
+        CheckpointError,
+        match=r"^the model hf:jane/streets@\w{40} has no clusters of styles: to create some, make a copy of it with "
+        r"`hdgan convert hf:jane/streets@\w{40} --out jane--streets\.safetensors` and use that$",
+    ):
+        _ = pipeline.bank
+
+
+def test_an_unsuitable_model_is_called_as_the_user_did(
+    hub: HubState, files: Files, dataset: Path, capsys: Capture
+) -> None:
+    hub.add("jane/streets", files)
+    options = ("--data.root", str(dataset), "--out", "run", "--device", "cpu")
+    assert main(["train", "pix2pix", *options, "--n-labels", "4", "--init-from", "hf:jane/streets"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "hdgan: error: --init-from hf:jane/streets (model.safetensors) is a model of the family pix2pixhd, but this "
+        "run is of pix2pix"
+    )
 
 
 def test_a_cache_has_this_form(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -10,11 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from hdgan.commands.main import main
+from hdgan.errors import TrainingError
+from hdgan.reproduce.jobs import Folder
+from hdgan.reproduce.plan import NETWORKS
 from hdgan.reproduce.record import Machine, Record
 from hdgan.reproduce.results import REAL, Requested, Result, save_requested, write_rows
 from hdgan.reproduce.scales import SCALES, Scale
+from hdgan.training.interrupt import StopRequest
 from tests.models.test_programs import Levels, write_script
+from tests.reproduce.calls import network
 
+ROOT = Path(__file__).parents[2]
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
 
@@ -96,3 +105,40 @@ def docs(tmp_path: Path, made: MadeResults, requested: Requested) -> Path:
     write_rows(file, made({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.6]}))
     save_requested(file, requested)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Scenes in a cache of the tests, and this checkout in the processes."""
+    monkeypatch.setenv("HDGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return
+
+
+@pytest.fixture
+def folder(tmp_path: Path, scale: Scale) -> Folder:
+    """A folder whose networks are there, untrained."""
+    folder = Folder(tmp_path / "out", scale)
+    folder.claim()
+    for name, seed in NETWORKS.items():
+        network(folder, name, seed)
+    return folder
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in the process of the tests, one at a time, which need not start PyTorch each time."""
+    one = threading.Lock()
+
+    def run_inline(
+        command: Sequence[str], log: Path, threads: int, stop: StopRequest, cpu_seconds: list[float]
+    ) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with one, log.open("a") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            status = main(command)
+        cpu_seconds.append(0.5)
+        if status:
+            raise TrainingError(log.read_text().splitlines()[-1])
+
+    monkeypatch.setattr("hdgan.reproduce.run.call", run_inline)
+    monkeypatch.setattr("hdgan.reproduce.run.LOOK_SECONDS", 0.02)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,9 +22,9 @@ from hdgan.config.serialization import to_plain
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.families.crn.losses import CRNLoss
 from hdgan.files.json import write_json
-from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.reproduce import run as run_module
 from hdgan.reproduce.jobs import Folder, Job
+from hdgan.reproduce.kept import KeptRows
 from hdgan.reproduce.perceptual import choose_network
 from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, SCORER
 from hdgan.reproduce.publish import publish
@@ -35,67 +32,11 @@ from hdgan.reproduce.record import Machine, load_record
 from hdgan.reproduce.results import REAL, Result, load_requested, read_results
 from hdgan.reproduce.run import Reproduction, reproduce
 from hdgan.reproduce.scales import Scale
-from hdgan.scenes import SPEC
 from hdgan.training import load_config
-from hdgan.training.interrupt import StopRequest
 from hdgan.training.run_folder import locked
+from tests.reproduce.calls import QUIET, contents, network, run
 
-ROOT = Path(__file__).parents[2]
-QUIET = Console(quiet=True)
 MACHINE = Machine("CPU", cores=2, threads=1, jobs=2)
-
-
-@pytest.fixture(autouse=True)
-def _surroundings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Scenes in a cache of the tests, and this checkout in the processes."""
-    monkeypatch.setenv("HDGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return
-
-
-def network(folder: Folder, name: str, seed: int) -> None:
-    """Write an untrained one."""
-    torch.manual_seed(seed)
-    save_segmenter(folder.network(name), Segmenter(SegmenterConfig(SPEC.n_labels, width=2)))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, scale: Scale) -> Folder:
-    """A folder whose networks are there, untrained."""
-    folder = Folder(tmp_path / "out", scale)
-    folder.claim()
-    for name, seed in NETWORKS.items():
-        network(folder, name, seed)
-    return folder
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands in the process of the tests, one at a time, which need not start PyTorch each time."""
-    one = threading.Lock()
-
-    def run_inline(
-        command: Sequence[str], log: Path, threads: int, stop: StopRequest, cpu_seconds: list[float]
-    ) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with one, log.open("a") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            status = main(command)
-        cpu_seconds.append(0.5)
-        if status:
-            raise TrainingError(log.read_text().splitlines()[-1])
-
-    monkeypatch.setattr("hdgan.reproduce.run.call", run_inline)
-    monkeypatch.setattr("hdgan.reproduce.run.LOOK_SECONDS", 0.02)
-
-
-def run(folder: Folder, *rows: str, seeds: int = 1, docs: Path | None = None, console: Console = QUIET) -> Reproduction:
-    return reproduce(
-        folder.scale, folder.root, seeds=seeds, jobs=2, device="cpu", docs=docs, rows=rows, console=console
-    )
-
-
-def contents(folder: Path) -> dict[Path, int]:
-    return {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
 
 
 @pytest.mark.slow
@@ -162,10 +103,11 @@ def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(fo
     assert "Runs: 1, models: 1, seeds: 0." in (out / "evidence.md").read_text()
 
 
-def test_fewer_runs_do_not_replace_more(scale: Scale, tmp_path: Path, docs: Path) -> None:
+def test_rows_do_not_get_lost(scale: Scale, tmp_path: Path, docs: Path) -> None:
     file, out = docs / "evidence" / "tiny.csv", tmp_path / "runs"
     before = contents(docs)
-    with pytest.raises(ConfigError, match=rf"{file} contains 4 runs, which 3 would replace: choose another docs, or"):
+    says = rf"{file} contains 2 runs that this call would lose: pix2pixhd seed 0, pix2pixhd seed 1: choose another docs"
+    with pytest.raises(ConfigError, match=says):
         run(Folder(out, scale), "pix2pix", seeds=3, docs=docs)
     assert contents(docs) == before
     assert not out.exists()
@@ -286,7 +228,7 @@ def test_rows_that_were_scored_differently_are_refused(folder: Folder, result: R
         real = replace(scored, row=REAL, seed=None, metrics=scored.metrics | {"miou": 0.7 + 0.01 * job.seed})
         write_json(job.result, [real, replace(scored, seed=job.seed)])
     with pytest.raises(DataError, match=r"0\.7000 beside crn-0 and of 0\.7100 beside crn-1; delete .*result\.json"):
-        publish(folder, [], runs, folder.root)
+        publish(folder, [], runs, folder.root, KeptRows(folder.root / "evidence" / "tiny.csv"))
 
 
 def test_a_row_of_three_stages_and_an_encoder_is_trained_and_scored(folder: Folder, inline: None) -> None:

@@ -90,6 +90,10 @@ class LossConfig(ABC):
         """These losses with what a checkpoint records of the network that `load_perceptual` has returned."""
         return self
 
+    def defaults_for(self, network: str) -> dict[str, Any]:
+        """The options that do not suit another `loss.network`, with the values that they take unless they are given."""
+        return {}
+
     def check(self, model: Any) -> None:  # noqa: B027
         """Make sure that a model of the family can have these losses.
 

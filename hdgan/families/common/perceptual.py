@@ -82,6 +82,10 @@ class PerceptualLossConfig(LossConfig):
             return replace(self, network_digest=perceptual.digest)
         return self
 
+    def defaults_for(self, network: str) -> dict[str, Any]:
+        # `described` records the digest of the new one.
+        return {} if network == self.network else {"network_weights": None, "network_digest": None}
+
     def check_photos(self, channels: int) -> None:
         obstacle = rgb_obstacle(channels, "the photos")
         if self.compares_features and obstacle:
@@ -105,7 +109,7 @@ class PerceptualLossConfig(LossConfig):
     @property
     def is_scorer(self) -> bool:
         """Whether the network is one of hdgan's scorers, trained or not."""
-        return self.network == RANDOM or (not self._timm_name and Path(self.network).suffix == ".safetensors")
+        return _is_scorer(self.network)
 
     @property
     def least_side(self) -> int:
@@ -164,6 +168,24 @@ class PerceptualLossConfig(LossConfig):
         sizes = dict.fromkeys((1, height, width) for _, height, width in shapes)
         count_features(lambda images: run_program(network, images, typed, remedy), sizes, typed)
         return network
+
+
+def same_features(one: str, other: str) -> bool:
+    """Whether weights of the features of one network suit those of another, by their names as `loss.network`.
+
+    VGG19 and scorers have five features of the same sizes. A file of a program may be a copy of another.
+    """
+    return _features(one) == _features(other)
+
+
+def _features(network: str) -> str:
+    if network == VGG19 or _is_scorer(network):
+        return VGG19
+    return network if network.startswith(_TIMM) else "program"
+
+
+def _is_scorer(network: str) -> bool:
+    return network == RANDOM or (not network.startswith(_TIMM) and Path(network).suffix == ".safetensors")
 
 
 def n_features_of(network: nn.Module) -> int:

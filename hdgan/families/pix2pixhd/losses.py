@@ -9,7 +9,7 @@ twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 from tyro.conf import Suppress
@@ -24,7 +24,7 @@ from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import OnMissing, Penalty, Shapes
 from hdgan.families.common.penalty import R1LossConfig
-from hdgan.families.common.perceptual import PerceptualLossConfig, n_features_of
+from hdgan.families.common.perceptual import PerceptualLossConfig, n_features_of, same_features
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
 from hdgan.families.pix2pixhd.model import Pix2PixHD
@@ -66,6 +66,10 @@ class Pix2PixHDLoss(PerceptualLossConfig, R1LossConfig):
         if network is not None:
             self.layer_weights(n_features_of(network))
         return network
+
+    def defaults_for(self, network: str) -> dict[str, Any]:
+        weights = {} if same_features(network, self.network) else {"vgg_layers": LAYER_WEIGHTS}
+        return super().defaults_for(network) | weights
 
     def layer_weights(self, n_features: int) -> tuple[float, ...]:
         """The weights of the features of a network.
