@@ -11,7 +11,7 @@ import numpy as np
 from hdgan.data.arrays import require_numbers
 from hdgan.data.headers import WHITES, Header
 from hdgan.data.opening import UNREADABLE, damaged
-from hdgan.data.tiles import Stored, Tiles
+from hdgan.data.tiles import StoredImage, TiledImage
 from hdgan.errors import DataError
 from hdgan.files import leads_out
 from hdgan.files.json import read_json
@@ -33,7 +33,7 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in _METADATA))
 
 
-def open_zarr(path: Path) -> Stored:
+def open_zarr(path: Path) -> StoredImage:
     """Open an array [H, W] or [H, W, C], or the full resolution of an OME-zarr image.
 
     Raises:
@@ -71,7 +71,7 @@ def _full_resolution(path: Path, group: Any) -> tuple[Any, list[str]]:
     return group[name], [str(axis).lower() for axis in axes]
 
 
-def _stored(path: Path, array: Any, axes: list[str]) -> Stored:
+def _stored(path: Path, array: Any, axes: list[str]) -> StoredImage:
     if len(axes) != array.ndim or not {"y", "x"} <= set(axes) or len(set(axes)) < len(axes):
         raise DataError(f"{path}: array of shape {array.shape!s:.100}; save [H, W] or [H, W, C]")
     planes = [f"{n} along {axis}" for axis, n in zip(axes, array.shape, strict=True) if axis not in _PLANE and n > 1]
@@ -99,7 +99,9 @@ def _stored(path: Path, array: Any, axes: list[str]) -> Stored:
     lossy = sorted(set(_codecs(path / array.path)) - _LOSSLESS)
     inexact = f"stored by the zarr codec {lossy[0]}, which may not keep ids exactly" if lossy else ""
     header = Header(size, size, "NPY", name, channels, white=WHITES.get(name), inexact=inexact)
-    return Stored(header, array.dtype, Tiles((height, width, channels), tile, array.dtype, decode).read, lambda: None)
+    return StoredImage(
+        header, array.dtype, TiledImage((height, width, channels), tile, array.dtype, decode).read, lambda: None
+    )
 
 
 def _codecs(folder: Path) -> Iterator[str]:
