@@ -24,10 +24,15 @@ AXES = [{"name": name} for name in "tczyx"]
 
 @pytest.fixture(params=[2, 3], ids=["v2", "v3"])
 def version(request: pytest.FixtureRequest) -> int:
-    zarr = pytest.importorskip("zarr")
-    if request.param == 3 and zarr.__version__ < "3":
+    if request.param not in formats():
         pytest.skip("zarr 2 has no format 3")
     return int(request.param)
+
+
+def formats() -> dict[int, dict[str, int]]:
+    """The options that ask zarr for a format of its own and of earlier versions."""
+    zarr = pytest.importorskip("zarr")
+    return {2: {}} if zarr.__version__ < "3" else {number: {"zarr_format": number} for number in (2, 3)}
 
 
 @pytest.fixture
@@ -37,9 +42,8 @@ def make(tmp_path: Path, version: int) -> Make:
 
     def to_folder(array: np.ndarray, chunks: tuple[int, ...], name: str = "a.zarr", **options: Any) -> Path:
         path = tmp_path / name
-        stored = zarr.open(
-            str(path), mode="w", shape=array.shape, chunks=chunks, dtype=array.dtype, zarr_format=version, **options
-        )
+        options |= formats()[version]
+        stored = zarr.open(str(path), mode="w", shape=array.shape, chunks=chunks, dtype=array.dtype, **options)
         stored[:] = array
         return path
 
@@ -52,7 +56,7 @@ def make_ome(tmp_path: Path, make: Make, version: int) -> Make:
     import zarr
 
     def to_folder(array: np.ndarray, axes: object = None, **described: Any) -> Path:
-        group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=version)
+        group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", **formats()[version])
         images = [{"datasets": [{"path": "0"}], **({"axes": axes} if axes else {}), **described}]
         group.attrs.update({"multiscales": images} if version == 2 else {"ome": {"multiscales": images}})
         make(array, (1,) * (array.ndim - 2) + (8, 16), "a.zarr/0")
@@ -159,7 +163,7 @@ def test_codecs_that_may_change_ids_are_refused(tmp_path, version):
     if version == 3:
         pytest.skip("format 3 has no such codec of its own")
     zarr.open(
-        str(tmp_path / "a.zarr"), mode="w", shape=(4, 4), chunks=(2, 2), dtype="u1", zarr_format=2,
+        str(tmp_path / "a.zarr"), mode="w", shape=(4, 4), chunks=(2, 2), dtype="u1", **formats()[2],
         filters=[numcodecs.FixedScaleOffset(0, 1, "u1", "u1")],
     )  # fmt: skip
     with pytest.raises(DataError, match="this label map is stored by the zarr codec fixedscaleoffset, which may not"):
