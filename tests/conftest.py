@@ -57,6 +57,7 @@ from hdgan.families.common.losses import LossConfig
 from hdgan.families.registry import family_of
 from hdgan.families.saving import CLASS_MEAN, save_model
 from hdgan.files.images import image_ending, save_image
+from hdgan.files.slides import has_slides
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.scenes import SPEC
 from hdgan.styles.table import FeatureTable, Origin
@@ -88,6 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ("timm", all(map(find_spec, ("timm", "torchvision")))),
         ("wandb", find_spec("wandb") is not None),
         ("mlflow", find_spec("mlflow") is not None),
+        ("slides", has_slides("tifffile") and has_slides("zarr")),
     ]
     markers = [marker for marker, found in missing if not found]
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in markers)]

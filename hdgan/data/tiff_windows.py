@@ -11,7 +11,7 @@ import numpy as np
 from hdgan.data.headers import Header
 from hdgan.data.opening import UNREADABLE, damaged
 from hdgan.data.scan import MOST_TILES, require_few_parts
-from hdgan.data.tiles import Stored, Tiles
+from hdgan.data.tiles import StoredImage, TiledImage
 from hdgan.errors import DataError, HdganError
 from hdgan.files.limits import require_bounded
 from hdgan.files.slides import slides
@@ -31,7 +31,7 @@ class NotByWindows(Exception):
     """Why a TIFF is not read by windows, with what can be done. Pillow may read it whole."""
 
 
-def open_tiff(path: Path, *, fits: bool) -> Stored:
+def open_tiff(path: Path, *, fits: bool) -> StoredImage:
     """Open the first image of a TIFF at its full resolution.
 
     Args:
@@ -54,7 +54,7 @@ def open_tiff(path: Path, *, fits: bool) -> Stored:
             pages = _pages(path, file)
             _require_known(pages)
             read = _read_mapped(path, pages) if all(page.is_final for page in pages) else _tiles(path, file, pages).read
-            stored = Stored(_header(pages), _dtype(pages[0]), read, file.close, _colors(pages[0]))
+            stored = StoredImage(_header(pages), _dtype(pages[0]), read, file.close, _colors(pages[0]))
         except HdganError:
             raise
         except UNREADABLE as error:
@@ -149,7 +149,7 @@ def _read_mapped(path: Path, pages: list[Any]) -> Any:
     return read
 
 
-def _tiles(path: Path, file: Any, pages: list[Any]) -> Tiles:
+def _tiles(path: Path, file: Any, pages: list[Any]) -> TiledImage:
     page = pages[0]
     height = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
     width = page.tilewidth if page.is_tiled else page.imagewidth
@@ -170,7 +170,7 @@ def _tiles(path: Path, file: Any, pages: list[Any]) -> Tiles:
         parts = [_decoded(file, page, each, index, most) for each in pages for index in indices]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
-    return Tiles((page.imagelength, page.imagewidth, channels), (height, width), _dtype(page), decode)
+    return TiledImage((page.imagelength, page.imagewidth, channels), (height, width), _dtype(page), decode)
 
 
 def _decoded(file: Any, first: Any, page: Any, index: int, most: int) -> np.ndarray:

@@ -19,7 +19,7 @@ Read = Callable[[int, int, int, int], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredImage:
     """An image or map whose numbers are read by windows, as they are stored."""
 
     header: Header
@@ -30,7 +30,7 @@ class Stored:
     """[N, 3] uint8, if the numbers are indices into a palette."""
 
 
-class Tiles:
+class TiledImage:
     """An image in tiles, which are decoded when a window needs them, one thread at a time.
 
     The tiles that were used last stay decoded: `CACHE_BYTES` of them, or more if a single window takes more, up to
@@ -59,15 +59,17 @@ class Tiles:
         height, width = self.tile
         rows = range(top // height, (bottom - 1) // height + 1)
         columns = range(left // width, (right - 1) // width + 1)
-        most = self._most(len(rows) * len(columns))
+        places = [(row, column) for row in rows for column in columns]
+        for place in self._decoded.keys() & places:
+            self._decoded.move_to_end(place)  # none of these has to make room for another
+        most = self._most(len(places))
         window = np.empty((bottom - top, right - left, self.shape[2]), self.dtype)
-        for row in rows:
-            for column in columns:
-                tile = self._tile(row, column, most)
-                y, x = row * height, column * width
-                upper, lower, first, last = max(y, top), min(y + height, bottom), max(x, left), min(x + width, right)
-                part = tile[upper - y : lower - y, first - x : last - x]
-                window[upper - top : lower - top, first - left : last - left] = part
+        for row, column in places:
+            tile = self._tile(row, column, most)
+            y, x = row * height, column * width
+            upper, lower, first, last = max(y, top), min(y + height, bottom), max(x, left), min(x + width, right)
+            part = tile[upper - y : lower - y, first - x : last - x]
+            window[upper - top : lower - top, first - left : last - left] = part
         return window
 
     def _most(self, needed: int) -> int:
@@ -78,7 +80,6 @@ class Tiles:
     def _tile(self, row: int, column: int, most: int) -> np.ndarray:
         place = row, column
         if place in self._decoded:
-            self._decoded.move_to_end(place)
             return self._decoded[place]
         while len(self._decoded) >= most:
             self._decoded.popitem(last=False)

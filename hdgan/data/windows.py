@@ -17,7 +17,7 @@ from hdgan.data.images import as_ids, as_input, read_input, read_map, read_photo
 from hdgan.data.opening import UNREADABLE, damaged
 from hdgan.data.scan import TIFF_MARKS
 from hdgan.data.tiff_windows import NotByWindows, open_tiff
-from hdgan.data.tiles import Stored
+from hdgan.data.tiles import StoredImage
 from hdgan.data.zarr_windows import is_zarr, open_zarr
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import require_file
@@ -47,7 +47,7 @@ class Windows:
         DataError: the file cannot be such a map or image.
     """
 
-    def __init__(self, path: Path, kind: Kind, stored: Stored) -> None:
+    def __init__(self, path: Path, kind: Kind, stored: StoredImage) -> None:
         header = stored.header
         self.name, self._kind, self._stored = str(path), kind, stored
         self.width, self.height = header.size
@@ -182,7 +182,7 @@ def _open_tiff(path: Path, kind: Kind, whole: Reader) -> Windows:
     return _of_array(path, kind, whole(path))
 
 
-def _checked(path: Path, kind: Kind, stored: Stored) -> Windows:
+def _checked(path: Path, kind: Kind, stored: StoredImage) -> Windows:
     try:
         return Windows(path, kind, stored)
     except DataError:
@@ -196,4 +196,4 @@ def _of_array(path: Path, kind: Kind, array: np.ndarray) -> Windows:
     def read(top: int, bottom: int, left: int, right: int) -> np.ndarray:
         return array[top:bottom, left:right]
 
-    return Windows(path, kind, Stored(header_of_array(array), array.dtype, read, lambda: None))
+    return Windows(path, kind, StoredImage(header_of_array(array), array.dtype, read, lambda: None))

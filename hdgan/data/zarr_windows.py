@@ -11,7 +11,7 @@ import numpy as np
 from hdgan.data.arrays import require_numbers
 from hdgan.data.headers import WHITES, Header
 from hdgan.data.opening import UNREADABLE, damaged
-from hdgan.data.tiles import Stored, Tiles
+from hdgan.data.tiles import StoredImage, TiledImage
 from hdgan.errors import DataError
 from hdgan.files import leads_out
 from hdgan.files.json import read_json
@@ -33,7 +33,7 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in _METADATA))
 
 
-def open_zarr(path: Path) -> Stored:
+def open_zarr(path: Path) -> StoredImage:
     """Open an array [H, W] or [H, W, C], or the full resolution of an OME-zarr image.
 
     Raises:
@@ -44,18 +44,13 @@ def open_zarr(path: Path) -> Stored:
     zarr = slides("zarr", f"reading {path}")
     try:
         node = zarr.open(str(path), mode="r")
-        array, axes = (node, _axes(node)) if hasattr(node, "shape") else _full_resolution(path, node)
-        return _stored(path, array, axes)
+        array, axes = (node, None) if hasattr(node, "shape") else _full_resolution(path, node)
+        metadata = _metadata(path / array.path)
+        return _stored(path, array, metadata, axes or _axes(metadata, array.ndim))
     except DataError:
         raise
     except UNREADABLE as error:
         raise damaged(path, error) from error
-
-
-def _axes(array: Any) -> list[str]:
-    """The axes of a plain array: [H, W] or [H, W, C], unless it names its rows y and its columns x itself."""
-    names = [str(name).lower() for name in getattr(array.metadata, "dimension_names", None) or ()]
-    return names if {"y", "x"} <= set(names) else list(_PLANE[: array.ndim])
 
 
 def _full_resolution(path: Path, group: Any) -> tuple[Any, list[str]]:
@@ -71,7 +66,7 @@ def _full_resolution(path: Path, group: Any) -> tuple[Any, list[str]]:
     return group[name], [str(axis).lower() for axis in axes]
 
 
-def _stored(path: Path, array: Any, axes: list[str]) -> Stored:
+def _stored(path: Path, array: Any, metadata: dict[str, Any], axes: list[str]) -> StoredImage:
     if len(axes) != array.ndim or not {"y", "x"} <= set(axes) or len(set(axes)) < len(axes):
         raise DataError(f"{path}: array of shape {array.shape!s:.100}; save [H, W] or [H, W, C]")
     planes = [f"{n} along {axis}" for axis, n in zip(axes, array.shape, strict=True) if axis not in _PLANE and n > 1]
@@ -96,22 +91,32 @@ def _stored(path: Path, array: Any, axes: list[str]) -> Stored:
         return values if values.ndim == 3 else values[..., None]
 
     size, name = (width, height), array.dtype.name
-    lossy = sorted(set(_codecs(path / array.path)) - _LOSSLESS)
+    lossy = sorted(set(_codecs(metadata)) - _LOSSLESS)
     inexact = f"stored by the zarr codec {lossy[0]}, which may not keep ids exactly" if lossy else ""
     header = Header(size, size, "NPY", name, channels, white=WHITES.get(name), inexact=inexact)
-    return Stored(header, array.dtype, Tiles((height, width, channels), tile, array.dtype, decode).read, lambda: None)
+    return StoredImage(
+        header, array.dtype, TiledImage((height, width, channels), tile, array.dtype, decode).read, lambda: None
+    )
 
 
-def _codecs(folder: Path) -> Iterator[str]:
-    """The names of all codecs of an array, in both versions of the format."""
-    if (folder / ".zarray").is_file():
-        metadata = read_json(folder / ".zarray", dict, error=DataError)
-        waiting = [metadata.get("compressor"), *(metadata.get("filters") or [])]
-    else:
-        waiting = list(read_json(folder / "zarr.json", dict, error=DataError)["codecs"])
+def _metadata(folder: Path) -> dict[str, Any]:
+    """What an array says about itself, in either version of the format."""
+    name = next((name for name in (".zarray", "zarr.json") if (folder / name).is_file()), "zarr.json")
+    return read_json(folder / name, dict, error=DataError)
+
+
+def _axes(metadata: dict[str, Any], n: int) -> list[str]:
+    """The axes of a plain array: [H, W] or [H, W, C], unless it names its rows y and its columns x itself."""
+    names = [str(name).lower() for name in metadata.get("dimension_names") or ()]
+    return names if {"y", "x"} <= set(names) else list(_PLANE[:n])
+
+
+def _codecs(metadata: dict[str, Any]) -> Iterator[str]:
+    """The names of all codecs of an array, also of those within shards."""
+    waiting = [metadata.get("compressor"), *(metadata.get("filters") or ()), *metadata.get("codecs", ())]
     while waiting:
         codec = waiting.pop()
         if codec is not None:
             yield str(codec.get("id", codec.get("name")))
             inside = codec.get("configuration") or {}
-            waiting += [*inside.get("codecs", []), *inside.get("index_codecs", [])]
+            waiting += [*inside.get("codecs", ()), *inside.get("index_codecs", ())]

@@ -40,9 +40,11 @@ def tiff(
     extra: Sequence[int] = (),
     deflate: bool = False,
     content: bytes | None = None,
+    tile: bool = False,
     **tags: int,
 ) -> bytes:
-    """A TIFF of one strip; `content` are its pixels if they are not `values` in their order, tags are named t258."""
+    """A TIFF of one strip or tile; `content` are its pixels if they are not `values` in their order, tags are named
+    t258."""
     height, width, *rest = values.shape
     channels = rest[0] if rest else 1
     signs = ">" if bits % 8 else order
@@ -55,18 +57,18 @@ def tiff(
         258: [bits] * channels,
         259: [8 if deflate else 1],
         262: [photometric],
-        273: [0],
         277: [channels],
-        278: [height],
-        279: [len(content)],
         339: [sample_format] * channels,
     }
+    place = 324 if tile else 273
+    fields |= {place: [0], place + 1 if tile else 279: [len(content)]}
+    fields |= {322: [width], 323: [height]} if tile else {278: [height]}
     fields |= {338: list(extra)} if extra else {}
     fields |= {320: [step << 8 & 0xFFFF for step in range(2**bits)] * 3} if photometric == 3 else {}
     fields |= {int(name[1:]): [value] for name, value in tags.items()}
     behind = 8 + 2 + 12 * len(fields) + 4
     longer = {tag: struct.pack(f"{order}{len(v)}H", *v) for tag, v in fields.items() if len(v) > 2}
-    fields[273] = [behind + sum(map(len, longer.values()))]
+    fields[place] = [behind + sum(map(len, longer.values()))]
     entries, at = b"", behind
     for tag, numbers in sorted(fields.items()):
         kind = "H" if len(numbers) > 1 or tag in (258, 259, 262, 277, 339) else "L"
