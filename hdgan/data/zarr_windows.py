@@ -22,7 +22,7 @@ _PLANE = ("y", "x", "c")
 """The axes of one plane with its channels."""
 _METADATA = ("zarr.json", ".zarray", ".zgroup")
 _LOSSLESS = frozenset(
-    {"blosc", "bytes", "bz2", "crc32c", "endian", "gzip", "lz4", "lzma", "sharding_indexed", "transpose", "vlen-bytes",
+    {"blosc", "bytes", "bz2", "crc32c", "endian", "gzip", "lz4", "lzma", "sharding_indexed", "transpose",
      "zlib", "zstd", "delta", "shuffle", "adler32", "crc32", "fletcher32", "jenkins_lookup3"}
 )  # fmt: skip
 """Codecs that keep integers exactly."""
