@@ -44,9 +44,9 @@ def open_tiff(path: Path, *, fits: bool) -> StoredImage:
         NotByWindows: it fits, or has a kind of pixels that are read whole only.
     """
     tifffile = slides("tifffile", f"reading {path} by windows")
-    require_few_parts(path, MOST_TILES)
     with ExitStack() as stack:
         try:
+            require_few_parts(path, MOST_TILES)
             # Other files that the metadata name are not opened.
             file = stack.enter_context(tifffile.TiffFile(path, _multifile=False))
             if fits and not (file.is_bigtiff or file.pages.first.is_tiled):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -198,8 +199,54 @@ def test_damage(make, tmp_path, version):
     for name in (".zarray", "zarr.json"):
         if (path / name).is_file():
             (path / name).write_text("{")
-    with pytest.raises(DataError, match=r"a\.zarr cannot be read .*restore it"):
+    with pytest.raises(DataError, match=r"a\.zarr/(\.zarray|zarr\.json) is damaged .*write it again"):
+        open_map(path)
+    for name in (".zarray", "zarr.json"):
+        (path / name).write_text("{}")
+    with pytest.raises(DataError, match=r"a\.zarr has metadata of two formats: write it again"):
         open_map(path)
     (tmp_path / "empty.zarr").mkdir()
-    with pytest.raises(DataError, match=r"empty\.zarr cannot be read"):
+    with pytest.raises(DataError, match=r"empty\.zarr has no metadata of an array: .*give the folder of a zarr array"):
         open_map(tmp_path / "empty.zarr")
+
+
+class _Trap:
+    """What runs code where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_code_in_an_array_is_not_run(tmp_path, version, grouped):
+    """Neither if its own metadata name the codec that would run it, nor those that its group has consolidated."""
+    if version == 3:
+        pytest.skip("format 3 has no codec of pickles")
+    zarr = pytest.importorskip("zarr")
+    path, mark = tmp_path / "a.zarr", tmp_path / "mark"
+    folder = path / "0" if grouped else path
+    if grouped:
+        group = zarr.open_group(str(path), mode="w", **formats()[2])
+        group.attrs["multiscales"] = [{"datasets": [{"path": "0"}], "axes": ["y", "x"]}]
+    zarr.open(str(folder), mode="w", shape=(4, 4), chunks=(4, 4), dtype="u1", compressor=None, **formats()[2])
+    (folder / "0.0").write_bytes(pickle.dumps(_Trap(mark)))
+    metadata = json.loads((folder / ".zarray").read_text())
+    trapped = metadata | {"filters": [{"id": "pickle"}]}
+    if grouped:
+        entries = {
+            ".zgroup": {"zarr_format": 2},
+            ".zattrs": json.loads((path / ".zattrs").read_text()),
+            "0/.zarray": trapped,
+        }
+        (path / ".zmetadata").write_text(json.dumps({"metadata": entries, "zarr_consolidated_format": 1}))
+    else:
+        (folder / ".zarray").write_text(json.dumps(trapped))
+    for opener in (open_map, open_image):
+        with pytest.raises(
+            DataError, match=r"a\.zarr (is stored by the zarr codec 'pickle', which is not read|cannot be)"
+        ):
+            opener(path).read(0, 4, 0, 4)
+    assert not mark.exists()
