@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from hdgan.data.headers import Header
 from hdgan.data.opening import UNREADABLE, damaged
 from hdgan.data.scan import MOST_TILES, require_few_parts
-from hdgan.data.tiles import StoredImage, TiledImage
+from hdgan.data.tiles import Read, StoredImage, TiledImage
 from hdgan.errors import DataError, HdganError
 from hdgan.files.limits import require_bounded
 from hdgan.files.slides import slides
@@ -44,9 +46,9 @@ def open_tiff(path: Path, *, fits: bool) -> StoredImage:
         NotByWindows: it fits, or has a kind of pixels that are read whole only.
     """
     tifffile = slides("tifffile", f"reading {path} by windows")
-    require_few_parts(path, MOST_TILES)
     with ExitStack() as stack:
         try:
+            require_few_parts(path, MOST_TILES)
             # Other files that the metadata name are not opened.
             file = stack.enter_context(tifffile.TiffFile(path, _multifile=False))
             if fits and not (file.is_bigtiff or file.pages.first.is_tiled):
@@ -75,6 +77,8 @@ def _pages(path: Path, file: Any) -> list[Any]:
     if any(page is None for page in level.pages):
         raise NotByWindows("some of its planes are in other files; save them in one")
     pages = [page.aspage() for page in level.pages]
+    if 0 in pages[0].shaped:
+        raise ValueError("it has no pixels")
     if any(page.hash != pages[0].hash or page.is_subifd for page in pages):
         raise NotByWindows("its pages differ in kind; save pages of one kind")
     return pages
@@ -134,7 +138,7 @@ def _colors(page: Any) -> np.ndarray | None:
     return (np.array(page.colormap) >> 8).astype(np.uint8).T if page.photometric == _PALETTE else None
 
 
-def _read_mapped(path: Path, pages: list[Any]) -> Any:
+def _read_mapped(path: Path, pages: list[Any]) -> Read:
     """A reader of pixels that lie in the file row by row as they are."""
     page = pages[0]
     dtype = page.dtype.newbyteorder(page.parent.byteorder)
@@ -182,8 +186,22 @@ def _decoded(file: Any, first: Any, page: Any, index: int, most: int) -> np.ndar
     content = file.filehandle.read(length)
     if len(content) < length:
         raise ValueError(f"tile {index} is truncated")
+    if int(first.compression) in _LOSSY and page.jpegheader is None:  # a header of its own takes the size of the tile
+        _require_small(content, first, index)
     tile, _, _ = first.decode(content, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
     return np.asarray(tile[0])
+
+
+def _require_small(content: bytes, page: Any, index: int) -> None:
+    """Refuse a JPEG or the like that says it is larger than its tile, since it would be decoded at that size."""
+    most = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    try:
+        with Image.open(BytesIO(content), formats=("JPEG", "JPEG2000", "WEBP")) as image:
+            size = image.size
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"tile {index} is larger than its place") from error
+    if size[0] > most[0] or size[1] > most[1]:
+        raise ValueError(f"tile {index} is larger than its place")
 
 
 def _tag(page: Any, code: int, default: int) -> int:

@@ -20,53 +20,73 @@ from hdgan.files.slides import slides
 
 _PLANE = ("y", "x", "c")
 """The axes of one plane with its channels."""
-_METADATA = ("zarr.json", ".zarray", ".zgroup")
+_ARRAY, _GROUP, _EITHER = ".zarray", ".zgroup", "zarr.json"
+"""Metadata of format 2, and the file of format 3."""
 _LOSSLESS = frozenset(
-    {"blosc", "bytes", "bz2", "crc32c", "endian", "gzip", "lz4", "lzma", "sharding_indexed", "transpose", "vlen-bytes",
-     "zlib", "zstd", "delta", "shuffle", "adler32", "crc32", "fletcher32", "jenkins_lookup3"}
+    {"adler32", "blosc", "bytes", "bz2", "crc32", "crc32c", "delta", "endian", "fletcher32", "gzip", "jenkins_lookup3",
+     "lz4", "lzma", "sharding_indexed", "shuffle", "transpose", "zlib", "zstd"}
 )  # fmt: skip
 """Codecs that keep integers exactly."""
+_ROUNDING = frozenset({"astype", "bitround", "fixedscaleoffset", "quantize"})
+"""Codecs that may not. All others are refused, for some of them run code that an array contains."""
 
 
 def is_zarr(path: Path) -> bool:
     """Whether a path is the folder of a zarr array or group, by its ending or its metadata."""
-    return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in _METADATA))
+    known = (_ARRAY, _GROUP, _EITHER)
+    return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in known))
 
 
 def open_zarr(path: Path) -> StoredImage:
     """Open an array [H, W] or [H, W, C], or the full resolution of an OME-zarr image.
 
+    Metadata that a group has consolidated are not used: those of the array itself are checked before zarr reads them.
+
     Raises:
         ConfigError: zarr is not installed.
-        DataError: several planes, unsuitable numbers, chunks that take more memory than `hdgan.files.limits` allows, or
-            damage.
+        DataError: several planes, unsuitable numbers, codecs that are not known, chunks that take more memory than
+            `hdgan.files.limits` allows, or damage.
     """
     zarr = slides("zarr", f"reading {path}")
     try:
-        node = zarr.open(str(path), mode="r")
-        array, axes = (node, None) if hasattr(node, "shape") else _full_resolution(path, node)
-        metadata = _metadata(path / array.path)
-        return _stored(path, array, metadata, axes or _axes(metadata, array.ndim))
+        folder, axes = _full_resolution(path) if _is_group(path) else (path, None)
+        metadata = _metadata(folder)
+        codecs = set(_codecs(metadata))
+        if unknown := sorted(codecs - _LOSSLESS - _ROUNDING):
+            raise DataError(
+                f"{path} is stored by the zarr codec {unknown[0]!r:.100}, which is not read: store it by zstd"
+            )
+        array = zarr.open_array(str(folder), mode="r")
+        return _stored(path, array, axes or _axes(metadata, array.ndim), sorted(codecs & _ROUNDING))
     except DataError:
         raise
     except UNREADABLE as error:
         raise damaged(path, error) from error
 
 
-def _full_resolution(path: Path, group: Any) -> tuple[Any, list[str]]:
-    """The first array of an OME-zarr image, and its axes."""
-    metadata = dict(group.attrs)
-    images = metadata.get("ome", metadata).get("multiscales")
+def _is_group(path: Path) -> bool:
+    if (path / _EITHER).is_file():
+        return bool(read_json(path / _EITHER, dict, error=DataError).get("node_type") == "group")
+    return (path / _GROUP).is_file()
+
+
+def _full_resolution(path: Path) -> tuple[Path, list[str]]:
+    """The folder of the first array of an OME-zarr image, and its axes."""
+    if (path / _EITHER).is_file():
+        attributes = read_json(path / _EITHER, dict, error=DataError).get("attributes", {})
+    else:
+        attributes = read_json(path / ".zattrs", dict, error=DataError) if (path / ".zattrs").is_file() else {}
+    images = attributes.get("ome", attributes).get("multiscales")
     if not images:
         raise DataError(f"{path} is a zarr group without an OME-zarr image: give the folder of an array in it")
     name = str(images[0]["datasets"][0]["path"])
     if leads_out(name):
         raise DataError(f"{path} names an array {name!r:.100} outside of its folder: write it again")
     axes = [axis["name"] if isinstance(axis, dict) else axis for axis in images[0].get("axes", "tczyx")]
-    return group[name], [str(axis).lower() for axis in axes]
+    return path / name, [str(axis).lower() for axis in axes]
 
 
-def _stored(path: Path, array: Any, metadata: dict[str, Any], axes: list[str]) -> StoredImage:
+def _stored(path: Path, array: Any, axes: list[str], rounding: list[str]) -> StoredImage:
     if len(axes) != array.ndim or not {"y", "x"} <= set(axes) or len(set(axes)) < len(axes):
         raise DataError(f"{path}: array of shape {array.shape!s:.100}; save [H, W] or [H, W, C]")
     planes = [f"{n} along {axis}" for axis, n in zip(axes, array.shape, strict=True) if axis not in _PLANE and n > 1]
@@ -91,8 +111,7 @@ def _stored(path: Path, array: Any, metadata: dict[str, Any], axes: list[str]) -
         return values if values.ndim == 3 else values[..., None]
 
     size, name = (width, height), array.dtype.name
-    lossy = sorted(set(_codecs(metadata)) - _LOSSLESS)
-    inexact = f"stored by the zarr codec {lossy[0]}, which may not keep ids exactly" if lossy else ""
+    inexact = f"stored by the zarr codec {rounding[0]}, which may not keep ids exactly" if rounding else ""
     header = Header(size, size, "NPY", name, channels, white=WHITES.get(name), inexact=inexact)
     return StoredImage(
         header, array.dtype, TiledImage((height, width, channels), tile, array.dtype, decode).read, lambda: None
@@ -100,9 +119,12 @@ def _stored(path: Path, array: Any, metadata: dict[str, Any], axes: list[str]) -
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
-    """What an array says about itself, in either version of the format."""
-    name = next((name for name in (".zarray", "zarr.json") if (folder / name).is_file()), "zarr.json")
-    return read_json(folder / name, dict, error=DataError)
+    """What an array says about itself, in one of the two formats."""
+    found = [name for name in (_ARRAY, _EITHER) if (folder / name).is_file()]
+    if len(found) != 1:
+        problem = "metadata of two formats" if found else "no metadata of an array"
+        raise DataError(f"{folder} has {problem}: write it again, or give the folder of a zarr array")
+    return read_json(folder / found[0], dict, error=DataError)
 
 
 def _axes(metadata: dict[str, Any], n: int) -> list[str]:

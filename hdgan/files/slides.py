@@ -14,6 +14,8 @@ SlideLibrary = Literal["tifffile", "zarr"]
 _NEEDED = {"tifffile": ("tifffile", "imagecodecs"), "zarr": ("zarr",)}
 """What each library takes; tifffile decompresses by imagecodecs, which bounds what a tile unpacks to."""
 
+SLIDES_REMEDY = 'install the libraries of huge images with `pip install -e ".[slides]"` in the checkout of hdgan'
+
 
 def has_slides(library: SlideLibrary) -> bool:
     """Whether a library is installed, with all that it needs."""
@@ -33,9 +35,6 @@ def slides(library: SlideLibrary, what: str) -> ModuleType:
     if missing := _missing(library):
         raise ConfigError(f"{what} needs {' and '.join(missing)}: {SLIDES_REMEDY}")
     return import_module(library)
-
-
-SLIDES_REMEDY = 'install the libraries of huge images with `pip install -e ".[slides]"` in the checkout of hdgan'
 
 
 def _missing(library: SlideLibrary) -> list[str]:

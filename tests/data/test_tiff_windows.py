@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hdgan.data import read_input, read_map, tiff_windows
 from hdgan.data.windows import open_image, open_map
@@ -123,6 +124,15 @@ def test_few_bits_give_the_numbers_of_pillow(tmp_path, bits):
     (tmp_path / "a.tif").write_bytes(writers.tiff(ids, bits, tile=True))
     check(open_map(tmp_path / "a.tif"), ids.astype(np.uint16 if bits == 12 else np.uint8))
     check(open_image(tmp_path / "a.tif"), read_input(tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize(("image", "limit"), [(COLORS.astype(np.uint8), 4000), (IDS, 2000)], ids=["colours", "grey"])
+def test_jpegs_that_share_their_tables(tmp_path, monkeypatch, image, limit):
+    """As libtiff writes them."""
+    Image.fromarray(image).save(tmp_path / "a.tif", compression="jpeg", tiffinfo={278: 16})
+    whole = read_input(tmp_path / "a.tif")
+    monkeypatch.setenv("HDGAN_MAX_GIB", str(limit / 2**30))
+    check(open_image(tmp_path / "a.tif"), whole)
 
 
 @pytest.mark.parametrize("compression", ["jpeg2000", "webp"])
@@ -297,3 +307,22 @@ def test_a_tile_that_unpacks_to_more_than_its_pixels(tifffile, write):
         file.pages[0].tags[325].overwrite([len(bomb)])
     with open_map(path) as windows, pytest.raises(DataError, match=r"a\.tif cannot be read .*restore it"):
         windows.read(0, 1, 0, 1)
+
+
+@pytest.mark.parametrize("side", [b"\0\x20", b"\x7f\xff", b"\xff\xff"])
+def test_a_jpeg_that_is_larger_than_its_tile_is_not_decoded(write, side):
+    path = write(IDS, tile=(16, 16), compression="jpeg")
+    content = path.read_bytes()
+    sizes = b"\xff\xc0\0\x0b\x08"  # precede the sides in a JPEG of grey
+    assert sizes + b"\0\x10\0\x10" in content
+    path.write_bytes(content.replace(sizes + b"\0\x10\0\x10", sizes + side * 2))
+    with open_image(path) as windows, pytest.raises(DataError, match="tile 0 is larger than its place"):
+        windows.read(0, 1, 0, 1)
+
+
+def test_an_image_without_pixels(tifffile, write):
+    path = write(IDS, bigtiff=True)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags[256].overwrite(0)
+    with pytest.raises(DataError, match=r"a\.tif cannot be read"):
+        open_map(path)

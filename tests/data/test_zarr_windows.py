@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,9 @@ def make(tmp_path: Path, version: int) -> Make:
 
     def to_folder(array: np.ndarray, chunks: tuple[int, ...], name: str = "a.zarr", **options: Any) -> Path:
         path = tmp_path / name
-        options |= formats()[version]
-        stored = zarr.open(str(path), mode="w", shape=array.shape, chunks=chunks, dtype=array.dtype, **options)
+        options |= formats()[version] | {"shape": array.shape, "chunks": chunks, "dtype": array.dtype}
+        shutil.rmtree(path, ignore_errors=True)
+        stored = (zarr.create_array if hasattr(zarr, "create_array") else zarr.open)(str(path), **options)
         stored[:] = array
         return path
 
@@ -171,12 +174,10 @@ def test_codecs_that_may_change_ids_are_refused(tmp_path, version):
     check(open_image(tmp_path / "a.zarr"), np.zeros((4, 4, 1), np.uint8))
 
 
-def test_shards(tmp_path, version):
-    zarr = pytest.importorskip("zarr")
+def test_shards(make, version):
     if version == 2:
         pytest.skip("format 2 has no shards")
-    zarr.create_array(tmp_path / "a.zarr", data=IDS8, chunks=(4, 8), shards=(16, 16))
-    check(open_map(tmp_path / "a.zarr"), IDS8)
+    check(open_map(make(IDS8, (4, 8), shards=(16, 16))), IDS8)
 
 
 def test_a_chunk_beyond_the_limit(make, monkeypatch):
@@ -188,8 +189,9 @@ def test_a_chunk_beyond_the_limit(make, monkeypatch):
     check(open_map(make(ids, (16, 16))), ids)
 
 
-def test_damage(make, tmp_path):
-    path = make(IDS8, IDS8.shape)
+def test_damage(make, tmp_path, version):
+    uncompressed = {"compressors" if "zarr_format" in formats()[version] else "compressor": None}
+    path = make(IDS8, IDS8.shape, **uncompressed)
     chunk = max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
     chunk.write_bytes(chunk.read_bytes()[:50])
     with open_map(path) as windows, pytest.raises(DataError, match=r"a\.zarr cannot be read .*restore it"):
@@ -197,8 +199,54 @@ def test_damage(make, tmp_path):
     for name in (".zarray", "zarr.json"):
         if (path / name).is_file():
             (path / name).write_text("{")
-    with pytest.raises(DataError, match=r"a\.zarr cannot be read .*restore it"):
+    with pytest.raises(DataError, match=r"a\.zarr/(\.zarray|zarr\.json) is damaged .*write it again"):
+        open_map(path)
+    for name in (".zarray", "zarr.json"):
+        (path / name).write_text("{}")
+    with pytest.raises(DataError, match=r"a\.zarr has metadata of two formats: write it again"):
         open_map(path)
     (tmp_path / "empty.zarr").mkdir()
-    with pytest.raises(DataError, match=r"empty\.zarr cannot be read"):
+    with pytest.raises(DataError, match=r"empty\.zarr has no metadata of an array: .*give the folder of a zarr array"):
         open_map(tmp_path / "empty.zarr")
+
+
+class _Trap:
+    """What runs code where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_code_in_an_array_is_not_run(tmp_path, version, grouped):
+    """Neither if its own metadata name the codec that would run it, nor those that its group has consolidated."""
+    if version == 3:
+        pytest.skip("format 3 has no codec of pickles")
+    zarr = pytest.importorskip("zarr")
+    path, mark = tmp_path / "a.zarr", tmp_path / "mark"
+    folder = path / "0" if grouped else path
+    if grouped:
+        group = zarr.open_group(str(path), mode="w", **formats()[2])
+        group.attrs["multiscales"] = [{"datasets": [{"path": "0"}], "axes": ["y", "x"]}]
+    zarr.open(str(folder), mode="w", shape=(4, 4), chunks=(4, 4), dtype="u1", compressor=None, **formats()[2])
+    (folder / "0.0").write_bytes(pickle.dumps(_Trap(mark)))
+    metadata = json.loads((folder / ".zarray").read_text())
+    trapped = metadata | {"filters": [{"id": "pickle"}]}
+    if grouped:
+        entries = {
+            ".zgroup": {"zarr_format": 2},
+            ".zattrs": json.loads((path / ".zattrs").read_text()),
+            "0/.zarray": trapped,
+        }
+        (path / ".zmetadata").write_text(json.dumps({"metadata": entries, "zarr_consolidated_format": 1}))
+    else:
+        (folder / ".zarray").write_text(json.dumps(trapped))
+    for opener in (open_map, open_image):
+        with pytest.raises(
+            DataError, match=r"a\.zarr (is stored by the zarr codec 'pickle', which is not read|cannot be)"
+        ):
+            opener(path).read(0, 4, 0, 4)
+    assert not mark.exists()
