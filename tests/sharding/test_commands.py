@@ -48,7 +48,10 @@ def all_commands(run: Path, dataset: Path, scorer: Path, folder: Path) -> list[l
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    """The files by name; without the minute in which the page of an evaluation was written."""
+    files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    page = "evaluation/evaluation.html"
+    return files | {page: re.sub(rb"<dt>written</dt><dd>[^<]*", b"", files[page])}
 
 
 def report_of(output: str) -> str:
