@@ -28,6 +28,11 @@ def seed_everything(*keys: int) -> None:
     torch.manual_seed(seed)
 
 
+def seeded_generator(device: torch.device, *keys: int) -> torch.Generator:
+    """A new generator, which on a CPU draws the numbers that PyTorch's own draws inside `seeded`."""
+    return torch.Generator(device).manual_seed(derive_seed(*keys))
+
+
 @contextmanager
 def seeded(device: torch.device, *keys: int) -> Iterator[None]:
     """Seed PyTorch's generators of the CPU and of one device inside the block, and restore them afterwards."""

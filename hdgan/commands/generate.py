@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from PIL import Image
 from rich.console import Console
 
 from hdgan.commands.scene_choice import choose_scenes, scenes_of
 from hdgan.commands.style_choice import StyleChoice
-from hdgan.config.bounds import Precision
-from hdgan.config.serialization import from_plain
+from hdgan.config.bounds import BatchSize, Precision
+from hdgan.config.serialization import check_value, from_plain
 from hdgan.data import Pair, SizeConfig, match_folders
 from hdgan.data.images import from_unit_range
-from hdgan.errors import ConfigError, DataError
+from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.families.saving import read_metadata
 from hdgan.files import require_no_file
-from hdgan.files.images import image_ending, save_image
+from hdgan.files.images import image_ending, names_an_image, save_image
+from hdgan.inference.engine import Generated, Request
 from hdgan.inference.maps import Maps
+from hdgan.inference.ordered import in_order
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import held_out_pairs, write_held_out
@@ -32,6 +35,8 @@ _FAR = 1.5
 """By what factor an image may be larger or smaller than in training without a note."""
 _OPTIONS = {"label": "--label", "input": "--input", "ids": "--instance", "photo": "--photo"}
 """The command-line option for each part of a `Pair`."""
+WRITERS = 2
+"""Threads that write images, mostly waiting for the disk."""
 SCENES = "scenes"
 """The folder beside the images into which --scenes writes their maps."""
 
@@ -50,6 +55,8 @@ def generate(
     device: str = "auto",
     precision: Precision = "float32",
     ema: bool = True,
+    batch_size: BatchSize = 1,
+    skip_existing: bool = False,
 ) -> int:
     """Make an image of the same size for every label map, or several in different styles.
 
@@ -71,80 +78,123 @@ def generate(
         precision: With bfloat16 or float16 the networks run under autocast. float16 is more exact, and slow on most
             CPUs.
         ema: Use the averaged weights.
+        batch_size: Images that the networks compute at once, of maps of one size that follow each other. More than 1
+            can be faster for small maps, and changes images by rounding. A CPU computes several images side by side in
+            any case: as many as make a million pixels, or as it has cores.
+        skip_existing: Leave out images that are already there, such as those of an interrupted command. They are not
+            compared with the options.
     """
     console = Console(stderr=True)
     every = {"label": label, "input": input, "ids": instance, "photo": photo}
     sources = {part: path for part, path in every.items() if path is not None}
     pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema)
-    chosen = None
+    check_value(BatchSize, batch_size, "batch_size")
+    choice.check(pipeline.config.variants, with_photo=photo is not None)
     if scenes is None:
         check_sources(run, pipeline, sources)
+        pairs, render = find_sources(sources, console), None
     else:
         chosen = choose_scenes(run, pipeline, scenes, out, [_OPTIONS[part] for part in sources])
-    choice.check(pipeline.config.variants, with_photo=photo is not None)
+        pairs, render = held_out_pairs(chosen, out / SCENES), partial(write_held_out, chosen, out / SCENES)
     ending = image_ending(pipeline.config.image_channels, pipeline.config.image_depth)
-    pairs = find_sources(sources, console) if chosen is None else held_out_pairs(chosen, out / SCENES)
     targets = name_targets(pairs, out, choice.variants, ending)
     _protect_sources(pairs, targets, choice)
-    if chosen is not None:
+    images = list(_requests(pipeline, pairs, targets, choice))
+    missing = [image for image in images if not (skip_existing and image.is_complete(choice.save_styles))]
+    if render is not None and missing:
         with showing_progress(console) as progress:
-            write_held_out(chosen, out / SCENES, lambda done, total: progress("rendering scenes", done, total))
+            render(lambda done, total: progress("rendering scenes", done, total))
     began = time.monotonic()
-    _generate_all(pipeline, pairs, targets, choice, console)
-    seconds = time.monotonic() - began
-    print_lines(console, f"{count(len(targets), 'image')} in {seconds:.1f} s: {out}")
+    _generate_all(pipeline, missing, batch_size, choice.save_styles, console)
+    seconds, skipped = time.monotonic() - began, len(images) - len(missing)
+    there = f"; {count(skipped, 'image')} already there" if skipped else ""
+    print_lines(console, f"{count(len(missing), 'image')} in {seconds:.1f} s: {out}{there}")
     return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Image(Request):
+    """An image and the file that it goes to."""
+
+    target: Path
+
+    def is_complete(self, with_styles: bool) -> bool:
+        """Whether its files are there. They are written whole or not at all."""
+        return self.target.is_file() and not (with_styles and not _styles_beside(self.target).is_file())
+
+
+def _requests(
+    pipeline: Pipeline, pairs: Iterable[Pair], targets: Sequence[Path], choice: StyleChoice
+) -> Iterator[_Image]:
+    """All variants of the first pair, then of the second, and so on."""
+    names = iter(targets)
+    for pair in pairs:
+        source = pair.label if pipeline.config.n_labels else pair.input
+        assert source is not None
+        for variant in range(choice.variants):
+            yield _Image(
+                source,
+                pair.ids,
+                photo=pair.photo,
+                styles=partial(choice.styles_for, pipeline, photo=pair.photo, variant=variant),
+                seed=choice.seed,
+                variant=0 if choice.by_styles else variant,
+                target=next(names),
+            )
+
+
 def _generate_all(
-    pipeline: Pipeline, pairs: list[Pair], targets: list[Path], choice: StyleChoice, console: Console
+    pipeline: Pipeline, images: Sequence[_Image], batch_size: int, save_styles: bool, console: Console
 ) -> None:
-    """Generate all variants of the first pair, reading its maps once, then of the second, and so on."""
-    done, note = 0, True
-    with showing_progress(console) as progress:
-        progress("generating", done, len(targets))
-        for pair in pairs:
-            source = pair.label if pipeline.config.n_labels else pair.input
-            assert source is not None
-            maps = pipeline.read(source, pair.ids)
-            note = note and not _note_size(pipeline, maps, console)  # once is enough
-            for variant in range(choice.variants):
-                _generate(pipeline, maps, pair.photo, variant, choice, targets[done])
-                done += 1
-                progress("generating", done, len(targets))
-
-
-def _generate(
-    pipeline: Pipeline, maps: Maps, photo: Path | None, variant: int, choice: StyleChoice, target: Path
-) -> None:
-    """Generate one image and write it."""
-    styles = choice.styles_for(pipeline, maps, photo, variant)
-    image = pipeline(
-        maps,
-        photo=photo if styles is None else None,
-        styles=styles,
-        seed=choice.seed,
-        variant=0 if choice.by_styles else variant,
-    )
-    save_image(from_unit_range(image * 2 - 1, pipeline.config.image_depth), target)
-    if choice.save_styles and styles is not None:
-        styles.save(_styles_beside(target))
-
-
-def _note_size(pipeline: Pipeline, maps: Maps, console: Console) -> bool:
-    """Print a note if the maps differ much in size from the training images, and return whether they are."""
+    """Generate images and write each as soon as it is there."""
+    written: list[Path] = []
     assert pipeline.file is not None
-    trained = trained_size(pipeline.file) or SizeConfig()
-    _, height, width = maps.size
-    sides = (("wide", trained.width, width), ("high", trained.height, height))
-    far = [f"{usual} pixels {side}" for side, usual, n in sides if usual and not usual / _FAR <= n <= usual * _FAR]
-    if far:
-        print_lines(
-            console,
-            f"{maps.name} is {width}x{height}, but the model was trained on images {far[0]}: the result may look "
-            "worse; scale the maps to about that size",
-        )
-    return bool(far)
+    size_note = _SizeNote(trained_size(pipeline.file) or SizeConfig(), console)
+
+    def write(made: Generated) -> Maps:
+        assert isinstance(made.request, _Image)
+        target = made.request.target
+        if save_styles and made.styles is not None:
+            made.styles.save(_styles_beside(target))
+        save_image(from_unit_range(made.image * 2 - 1, pipeline.config.image_depth), target)
+        written.append(target)
+        return made.maps
+
+    try:
+        with showing_progress(console) as progress:
+            progress("generating", 0, len(images))
+            for maps in in_order(write, pipeline.stream(images, batch_size=batch_size), WRITERS, 2 * WRITERS):
+                size_note.compare(maps)
+                progress("generating", len(written), len(images))
+    except (HdganError, KeyboardInterrupt):
+        if written:
+            print_lines(
+                console,
+                f"stopped after {len(written)} of {count(len(images), 'image')}, which are complete: repeat the "
+                "command with --skip-existing for the others",
+            )
+        raise
+
+
+class _SizeNote:
+    """Prints a note, once, if maps differ much in size from the training images."""
+
+    def __init__(self, trained: SizeConfig, console: Console) -> None:
+        self._trained = trained
+        self._console = console
+        self._printed = False
+
+    def compare(self, maps: Maps) -> None:
+        _, height, width = maps.size
+        sides = (("wide", self._trained.width, width), ("high", self._trained.height, height))
+        far = [f"{usual} pixels {side}" for side, usual, n in sides if usual and not usual / _FAR <= n <= usual * _FAR]
+        if far and not self._printed:
+            self._printed = True
+            print_lines(
+                self._console,
+                f"{maps.name} is {width}x{height}, but the model was trained on images {far[0]}: the result may look "
+                "worse; scale the maps to about that size",
+            )
 
 
 def trained_size(file: Path) -> SizeConfig | None:
@@ -225,7 +275,7 @@ def _name_pairs(pairs: list[Pair], out: Path, ending: str) -> list[Path]:
         if len(pairs) > 1:
             raise ConfigError(f"--out {out} is one file, but there are {len(pairs)} label maps: give a folder")
         return [out]
-    if out.suffix.lower() in Image.registered_extensions() and not out.is_dir():
+    if names_an_image(out):
         raise ConfigError(f"--out {out}: images are written as {kind}; give a file that ends in {ending}, or a folder")
     if out.is_file():
         raise ConfigError(

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
-
 from hdgan.config.serialization import check_value
 from hdgan.data import SizeConfig, sample_geometry
 from hdgan.data.config import Scenes, ScenesConfig
 from hdgan.errors import ConfigError
 from hdgan.families.saving import read_metadata
+from hdgan.files.images import names_an_image
 from hdgan.inference.pipeline import Pipeline
 from hdgan.training.run_folder import training_of
 
@@ -47,7 +46,7 @@ def choose_scenes(run: Path, pipeline: Pipeline, number: int, out: Path, others:
     check_value(Scenes, number, "scenes")
     if others:
         raise ConfigError(f"--scenes draws maps and photos of its own: leave --scenes or {others[0]} out")
-    if out.suffix.lower() in Image.registered_extensions() and not out.is_dir():
+    if names_an_image(out):
         raise ConfigError(f"--out {out} is one file, but --scenes also writes the maps of its scenes: give a folder")
     found = scenes_of(pipeline)
     if found is None:

@@ -25,6 +25,11 @@ def image_ending(channels: int, depth: Depth) -> str:
     return ".png" if channels in _PNG_COLORS and depth != "float32" else ".tif"
 
 
+def names_an_image(path: Path) -> bool:
+    """Whether a path that is no folder has the ending of a kind of image, be it one that `save_image` writes or not."""
+    return bool(path.suffix) and path.suffix.lower() in Image.registered_extensions() and not path.is_dir()
+
+
 def save_image(values: np.ndarray, path: Path) -> None:
     """Write an image atomically, as PNG or as a TIFF with one page for each channel, as `image_ending` says.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,25 @@ class Maps:
         assert source is not None
         return len(source), source.shape[-2], source.shape[-1]
 
+    @property
+    def pixels(self) -> int:
+        """Of all maps of the batch."""
+        batch, height, width = self.size
+        return batch * height * width
+
+    def on(self, device: torch.device) -> Maps:
+        """The same maps on a device, with what has been found out about them. A copy to a GPU is not waited for."""
+        if device.type == "cpu":
+            return self
+        sent = partial(_sent, device=device)
+        moved = replace(self, label=sent(self.label), image=sent(self.image), ids=sent(self.ids))
+        known = vars(self)
+        if "index" in known:
+            vars(moved)["index"] = InstanceIndex(*map(sent, self.index))
+        if "classes" in known:
+            vars(moved)["classes"] = self.classes
+        return moved
+
     @cached_property
     def index(self) -> InstanceIndex:
         """The areas that styles belong to: the instances, or the classes if there is no instance map.
@@ -60,6 +79,12 @@ class Maps:
     def classes(self) -> list[int]:
         """The class of each instance of the index, by `classes_of`."""
         return classes_of(self.index, self.label, self.divisor).tolist()
+
+
+def _sent(tensor: Tensor | None, device: torch.device) -> Any:
+    if tensor is None or tensor.device == device:
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def read_maps(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,9 +17,11 @@ from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import ImageModel
 from hdgan.families.saving import CLASS_MEAN, load_model
+from hdgan.inference.engine import Engine, Generated, Request
 from hdgan.inference.maps import ImageSource, Maps, read_maps, read_photo_of
 from hdgan.inference.replay import Replay
 from hdgan.models.blocks import Casts, reusing
+from hdgan.models.draws import ImageDraws, draws
 from hdgan.models.spectral_norm import without_spectral_norm
 from hdgan.ops import instance_broadcast, instance_reduce
 from hdgan.seeding import seeded
@@ -101,31 +103,35 @@ class Pipeline:
             ConfigError: the model needs an instance map or photo that is not given, or cannot use a given argument.
             CheckpointError: the styles are of another encoder.
         """
-        self.require_variant(variant)
-        if seed is not None and seed < 0:
-            raise ConfigError(f"seed is {seed}: give 0 or more")
+        self._check(seed, variant)
         maps = read_maps(source, instance, self.config, self.device)
-        if photo is not None and styles is not None:
-            raise ConfigError("both a photo and styles are given: give only one of them")
         with self._autocast(), nullcontext() if seed is None else seeded(self.device, seed, variant):
-            features = None
-            if photo is not None:
-                features = self._encoded(maps, photo)
-            elif styles is not None:
-                each = [styles] * maps.size[0] if isinstance(styles, Styles) else styles
-                features = instance_broadcast(self._given_rows(maps, each), maps.index)
-            elif self.config.feature_channels:
-                features = instance_broadcast(self._mean_rows(maps), maps.index)
-            given = maps.label, maps.ids, maps.image, features
-            # A model of any number of variants draws noise for them, from the generator that is seeded here.
-            chosen = 0 if self.config.variants is None else variant
-            replay = self._replay
-            image = (
-                self._image(*given, chosen)
-                if replay is None
-                else replay(partial(self._image, variant=chosen), given, chosen)
-            )
+            image = self._image_of(self._given(maps, photo, styles), variant)
         return image if maps.batched else image[0]
+
+    def stream(self, requests: Iterable[Request], *, batch_size: int = 1) -> Iterator[Generated]:
+        """Generate many images, faster than by one call after the other.
+
+        Maps are read ahead in threads. A CPU computes several images at once, on as many cores as PyTorch has threads;
+        on a GPU the copies run beside the networks. Only so many images are in work that memory is bounded.
+
+        An image has the bits of a call with its request, and its noise follows from seed and variant in whatever batch
+        it is. Images of a batch of several differ from those of single calls by rounding. Where no seed is given, the
+        order in which images draw from torch's random generator is not defined on a CPU.
+
+        Args:
+            requests: the images. They are taken one after another while images are read, so there can be any number.
+            batch_size: most images that the networks compute at once: of requests that follow each other and whose
+                maps have one size. More than one can be faster for small maps.
+
+        Yields:
+            The images, in the order of the requests. Closing the iterator early waits for those that are in work.
+
+        Raises:
+            ConfigError: the batch size is not 1 or more, or the images of this model depend on what is in their batch.
+            DataError, ConfigError, CheckpointError: as in a call, after the images of all requests before.
+        """
+        return Engine(self, batch_size).run(requests)
 
     @torch.no_grad()
     def read(self, source: ImageSource, instance: ImageSource | None = None) -> Maps:
@@ -218,10 +224,38 @@ class Pipeline:
                 "from 0"
             )
 
-    def _image(
-        self, label: Tensor | None, ids: Tensor | None, image: Tensor | None, features: Tensor | None, variant: int
-    ) -> Tensor:
+    def _check(self, seed: int | None, variant: int) -> None:
+        self.require_variant(variant)
+        if seed is not None and seed < 0:
+            raise ConfigError(f"seed is {seed}: give 0 or more")
+
+    def _given(
+        self, maps: Maps, photo: ImageSource | None, styles: Styles | Sequence[Styles] | None
+    ) -> tuple[Tensor | None, ...]:
+        """What an image is made of: label, ids and image of the maps, and features [B, feature_channels, H, W]."""
+        if photo is not None and styles is not None:
+            raise ConfigError("both a photo and styles are given: give only one of them")
+        features = None
+        if photo is not None:
+            features = self._encoded(maps, photo)
+        elif styles is not None:
+            each = [styles] * maps.size[0] if isinstance(styles, Styles) else styles
+            features = instance_broadcast(self._given_rows(maps, each), maps.index)
+        elif self.config.feature_channels:
+            features = instance_broadcast(self._mean_rows(maps), maps.index)
+        return maps.label, maps.ids, maps.image, features
+
+    def _image_of(self, given: Sequence[Tensor | None], variant: int) -> Tensor:
+        """The whole batch in [0, 1], from a CUDA graph where there is one."""
+        # A model of any number of variants draws noise for them, from the generator that is seeded for the call.
+        chosen = 0 if self.config.variants is None else variant
+        if self._replay is None or isinstance(draws(), ImageDraws):  # whose generators no graph knows
+            return self._image(*given, variant=chosen)
+        return self._replay(partial(self._image, variant=chosen), given, chosen)
+
+    def _image(self, *given: Tensor | None, variant: int) -> Tensor:
         """The whole batch in [0, 1], without waiting for the GPU."""
+        label, ids, image, features = given
         condition = self.model.condition(label, ids, image)
         return (self.model.generate(condition, features, variant).float().clamp(-1, 1) + 1) / 2
 

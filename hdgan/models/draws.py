@@ -37,6 +37,28 @@ class Draws:
         return F.dropout(h, DROPOUT, training=True)
 
 
+class ImageDraws(Draws):
+    """Numbers of PyTorch's generators, one for each image of a batch: those that a generator gives its image alone.
+
+    It leaves the generator of the device alone, so that threads can draw at the same time.
+
+    Args:
+        generators: one for each image, on the device of the features. `normal` and `dropout` advance them.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self._generators = generators
+
+    def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        own, dtype, device = (1, *shape[1:]), like.dtype, like.device
+        return torch.cat([torch.randn(own, generator=g, dtype=dtype, device=device) for g in self._generators])
+
+    def dropout(self, h: Tensor) -> Tensor:
+        images = zip(h.split(1), self._generators, strict=True)
+        kept = [torch.empty_like(image).bernoulli_(1 - DROPOUT, generator=generator) for image, generator in images]
+        return h * torch.cat(kept).div_(1 - DROPOUT)
+
+
 class SeededDraws(Draws):
     """Numbers that follow from a seed, the number of the draw, and the place in the tensor.
 

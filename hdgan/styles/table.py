@@ -26,7 +26,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import find_objects
 from torch import Tensor, nn
 
 from hdgan.config.serialization import from_plain, to_plain
@@ -232,5 +231,7 @@ def classes_of(index: InstanceIndex, label: Tensor | None, divisor: int) -> np.n
 
 def boxes_of(index: InstanceIndex) -> np.ndarray:
     """Bounding box of each instance in pixels, [N, 4] int32: left, top, right, bottom; the last two are exclusive."""
+    from scipy.ndimage import find_objects  # half a second, and images are generated without it
+
     found = find_objects(index.rows.cpu().numpy() + 1)  # 0 would be background
     return np.array([(x.start, y.start, x.stop, y.stop) for _, y, x in found], np.int32).reshape(-1, 4)

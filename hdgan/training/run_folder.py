@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from hdgan.checkpoints import list_steps
 from hdgan.config.bounds import Count
@@ -84,6 +83,8 @@ def locked(run: Path) -> Iterator[None]:
         ConfigError: another process trains there.
         HdganError: the folder cannot be written to.
     """
+    from filelock import FileLock, Timeout  # not needed by those who only read what is in the folder
+
     lock = FileLock(run / ".lock")
     try:
         run.mkdir(parents=True, exist_ok=True)

@@ -65,8 +65,14 @@ def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
     return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
 
+_DRAWING = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_)
+
+
 class _FewTensors(TorchFunctionMode):
-    """Stops the construction of modules that have more tensors than allowed."""
+    """Stops the construction of modules that have more tensors than allowed, and draws no weights for them.
+
+    Tensors without memory hold no numbers, and PyTorch imports its whole compiler to draw some into them.
+    """
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -79,6 +85,8 @@ class _FewTensors(TorchFunctionMode):
             self.left -= 1
             if self.left < 0:
                 raise ValueError("more layers than the file has tensors")
+        if func in _DRAWING:
+            return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 
@@ -131,8 +139,9 @@ def load_tensors(
                 "use another checkpoint"
             )
     require_finite({names[key]: value for key, value in tensors.items()}, str(path))
-    network.to_empty(device=device)
-    network.load_state_dict(tensors)
+    # Each tensor is a copy in the network's own dtype. `to_empty` would import sympy to find out how its memory lies.
+    own = {key: value.to(device, expected[key].dtype, copy=True) for key, value in tensors.items()}
+    network.load_state_dict(own, assign=True)
 
 
 def metadata_of(path: Path, file: Any) -> dict[str, Any]:

@@ -71,6 +71,11 @@ class ModelConfig:
         return 1
 
     @property
+    def batchable(self) -> bool:
+        """Whether the image of an input does not depend on what else is in its batch, up to rounding."""
+        return True
+
+    @property
     def growth(self) -> dict[str, int]:
         """The number of each kind of part that a run may add from stage to stage, by its singular name."""
         return {}

@@ -99,6 +99,10 @@ class Pix2PixConfig(ModelConfig):
         noise = g.dropout if isinstance(g, ResNetConfig) else bool(g.dropout_levels)
         return None if noise else 1
 
+    @property
+    def batchable(self) -> bool:
+        return self.norm == "instance" and self.variants is not None  # dropout draws for the batch as a whole
+
     def resolved(self, sides: Sequence[int]) -> Pix2PixConfig:
         """The config with a depth. If none is given, the U-Net's innermost level is at least one pixel high and wide.
 
