@@ -1,4 +1,5 @@
-"""The surroundings of a command: standard streams, the width of the terminal, Ctrl-C, waiting threads, and memory.
+"""The surroundings of a command: standard streams, the width of the terminal, Ctrl-C, waiting threads, memory, and
+garbage.
 
 The programs start here, before anything heavy is imported, so that a problem with any of these never ends in a
 traceback.
@@ -7,6 +8,7 @@ traceback.
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import shutil
@@ -45,6 +47,7 @@ def run(program: str, command: str) -> NoReturn:
         signal.signal(signal.SIGINT, _leave)
     _repair_streams()
     _limit_spinning()
+    gc.disable()  # until the work begins: modules are no garbage, and looking for some takes a quarter of their import
     if command in KEEPS_MEMORY:
         keep_memory()
     else:
@@ -56,7 +59,9 @@ def run(program: str, command: str) -> NoReturn:
         status = stop.code
     except KeyboardInterrupt:
         status = INTERRUPTED
-    sys.exit(_flushed(status))
+    status = _flushed(status)
+    gc.freeze()  # the system frees the memory of a process faster than Python can go through all objects in it
+    sys.exit(status)
 
 
 def _limit_spinning() -> None:
@@ -74,8 +79,12 @@ def _limit_spinning() -> None:
 def work_begins() -> None:
     """From now on let Ctrl-C raise KeyboardInterrupt, so that work in progress is ended properly.
 
-    Before, it ends the process at once: an exception while a compiled module is imported can crash it.
+    Before, it ends the process at once: an exception while a compiled module is imported can crash it. From now on
+    Python also looks for garbage, though not among the modules that have been imported.
     """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
