@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from hdgan.inference.ordered import in_order
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import held_out_pairs, write_held_out
+from hdgan.sharding.world import World, join_shards
 from hdgan.wording import count
 
 _FAR = 1.5
@@ -60,6 +61,9 @@ def generate(
 ) -> int:
     """Make an image of the same size for every label map, or several in different styles.
 
+    `torchrun --nproc-per-node N -m hdgan generate ...` shares the images among N processes, one for each GPU, and
+    writes the same files.
+
     Images have the channels and bits of the photos that the model was trained on: PNG for up to four channels of 8 or
     16 bits; else TIFF with one page for each channel.
 
@@ -84,31 +88,36 @@ def generate(
         skip_existing: Leave out images that are already there, such as those of an interrupted command. They are not
             compared with the options.
     """
+    check_value(BatchSize, batch_size, "batch_size")
     console = Console(stderr=True)
     every = {"label": label, "input": input, "ids": instance, "photo": photo}
     sources = {part: path for part, path in every.items() if path is not None}
-    pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema)
-    check_value(BatchSize, batch_size, "batch_size")
-    choice.check(pipeline.config.variants, with_photo=photo is not None)
-    if scenes is None:
-        check_sources(run, pipeline, sources)
-        pairs, render = find_sources(sources, console), None
-    else:
-        chosen = choose_scenes(run, pipeline, scenes, out, [_OPTIONS[part] for part in sources])
-        pairs, render = held_out_pairs(chosen, out / SCENES), partial(write_held_out, chosen, out / SCENES)
-    ending = image_ending(pipeline.config.image_channels, pipeline.config.image_depth)
-    targets = name_targets(pairs, out, choice.variants, ending)
-    _protect_sources(pairs, targets, choice)
-    images = list(_requests(pipeline, pairs, targets, choice))
-    missing = [image for image in images if not (skip_existing and image.is_complete(choice.save_styles))]
-    if render is not None and missing:
-        with showing_progress(console) as progress:
-            render(lambda done, total: progress("rendering scenes", done, total))
-    began = time.monotonic()
-    _generate_all(pipeline, missing, batch_size, choice.save_styles, console)
-    seconds, skipped = time.monotonic() - began, len(images) - len(missing)
-    there = f"; {count(skipped, 'image')} already there" if skipped else ""
-    print_lines(console, f"{count(len(missing), 'image')} in {seconds:.1f} s: {out}{there}")
+    with join_shards(device) as world:
+        pipeline = load(run, checkpoint=checkpoint, device=str(world.device), precision=precision, ema=ema)
+        pipeline.require_batch(batch_size)
+        choice.check(pipeline.config.variants, with_photo=photo is not None)
+        render: Callable[[Callable[[int, int], None]], None] | None = None
+        if scenes is None:
+            check_sources(run, pipeline, sources)
+            pairs = find_sources(sources, console)
+        else:
+            chosen = choose_scenes(run, pipeline, scenes, out, [_OPTIONS[part] for part in sources])
+            pairs, render = held_out_pairs(chosen, out / SCENES), partial(write_held_out, chosen, out / SCENES)
+        ending = image_ending(pipeline.config.image_channels, pipeline.config.image_depth)
+        targets = name_targets(pairs, out, choice.variants, ending)
+        _protect_sources(pairs, targets, choice)
+        images = _share(list(_requests(pipeline, pairs, targets, choice)), batch_size, world)
+        missing = [image for image in images if not (skip_existing and image.is_complete(choice.save_styles))]
+        if render is not None and any(world.any(bool(missing))):
+            with world.local_main_first(), showing_progress(console) as progress:
+                if not world.local_rank:
+                    render(lambda done, total: progress("rendering scenes", done, total))
+        began = time.monotonic()
+        _generate_all(pipeline, missing, batch_size, choice.save_styles, console)
+        skipped = sum(world.rendezvous.all_gather(len(images) - len(missing)))
+    there = f"; {count(skipped, 'image')} left out, which were there" if skipped else ""
+    made = count(len(targets) - skipped, "image")
+    print_lines(console, f"{made} in {time.monotonic() - began:.1f} s: {out}{there}")
     return 0
 
 
@@ -141,6 +150,12 @@ def _requests(
                 variant=0 if choice.by_styles else variant,
                 target=next(names),
             )
+
+
+def _share(images: Sequence[_Image], batch_size: int, world: World) -> list[_Image]:
+    """The images of this process, in blocks of which the pipeline makes the batches that it would make of all."""
+    blocks = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    return [image for block in world.share(blocks) for image in block]
 
 
 def _generate_all(

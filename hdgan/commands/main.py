@@ -64,7 +64,7 @@ COMMANDS = {
 }
 """The function of each command, which is imported only when the command is chosen. `train` parses its own options."""
 
-SHARED = ("train", "styles encode", "evaluate", "data check", "data pack")
+SHARED = ("train", "generate", "styles encode", "evaluate", "data check", "data pack")
 """Commands whose work several processes share. The others would do the same work, and write the same files, in each."""
 
 GROUPS = {

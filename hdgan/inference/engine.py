@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hdgan.errors import ConfigError, DataError
+from hdgan.errors import DataError
 from hdgan.inference.maps import ImageSource, Maps, read_maps
 from hdgan.inference.ordered import Cores, in_order, runs
 from hdgan.models.draws import ImageDraws, drawing_from
@@ -76,13 +76,7 @@ class Engine:
     """
 
     def __init__(self, pipeline: Pipeline, batch_size: int) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"the batch size is {batch_size}: give 1 or more")
-        if batch_size > 1 and not pipeline.config.batchable:
-            raise ConfigError(
-                f"the batch size is {batch_size}, but images of this model depend on what else is in their batch (by "
-                "its batch norm or dropout): give 1"
-            )
+        pipeline.require_batch(batch_size)
         self._pipeline = pipeline
         self._batch_size = batch_size
         self._on_cpu = pipeline.device.type == "cpu"
@@ -92,7 +86,8 @@ class Engine:
         """Yield the images of requests in their order."""
         same_maps = runs(requests, lambda request: (id(request.source), id(request.instance)), _SHARED)
         read = in_order(self._read, same_maps, _READERS, 2 * _READERS)
-        batches = runs((work for several in read for work in several), self._alike, self._batch_size)
+        numbered = enumerate(work for several in read for work in several)
+        batches = runs(numbered, self._alike, self._batch_size)
         try:
             for images in in_order(self._compute, batches, self._cores.number, self._cores.number + 2):
                 yield from images
@@ -111,15 +106,20 @@ class Engine:
             _ = maps.index, maps.classes  # found on the CPU, and kept
         return [(request, maps) for request in requests]
 
-    def _alike(self, work: Work) -> object:
-        """What the requests of a batch have in common."""
-        request, maps = work
+    def _alike(self, numbered: tuple[int, Work]) -> object:
+        """What the requests of a batch have in common.
+
+        The first batch_size of all requests may share a batch, then the next, and so on. Processes that share such
+        blocks therefore form the batches that one process forms.
+        """
+        number, (request, maps) = numbered
         shapes = [None if part is None else (part.shape, part.dtype) for part in (maps.label, maps.image, maps.ids)]
         variant = 0 if self._pipeline.config.variants is None else request.variant
-        return shapes, request.seed is None, variant
+        return number // self._batch_size, shapes, request.seed is None, variant
 
-    def _compute(self, batch: Sequence[Work]) -> list[Generated]:
+    def _compute(self, numbered: Sequence[tuple[int, Work]]) -> list[Generated]:
         """The images of a batch, on its share of the cores."""
+        batch = [work for _, work in numbered]
         if not self._on_cpu:
             torch.cuda.set_device(self._pipeline.device)
             return self._images(batch)

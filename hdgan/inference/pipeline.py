@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hdgan.checkpoints import STYLES_FILE, beside, find_checkpoint
 from hdgan.config.bounds import Precision
+from hdgan.config.options import option
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import ImageModel
@@ -222,6 +223,16 @@ class Pipeline:
             raise ConfigError(
                 f"variant is {variant}: the model generates {most or 'any number of'} images of an input, counted "
                 "from 0"
+            )
+
+    def require_batch(self, size: int) -> None:
+        """Raise ConfigError if `stream` cannot generate so many images at once."""
+        if size < 1:
+            raise ConfigError(f"{option('batch_size')} is {size}: give 1 or more")
+        if size > 1 and not self.config.batchable:
+            raise ConfigError(
+                f"{option('batch_size')} is {size}, but images of this model depend on what else is in their batch, by "
+                "its batch norm or dropout: leave it out"
             )
 
     def _check(self, seed: int | None, variant: int) -> None:
