@@ -1,4 +1,4 @@
-"""Images of a folder of maps by the model `demo`, from files to files: by one call after the other, and by the engine."""
+"""Images of a folder of maps by the model `demo`, from files to files: one call after the other, and the engine."""
 
 from __future__ import annotations
 

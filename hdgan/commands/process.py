@@ -20,7 +20,7 @@ from pkgutil import resolve_name
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from hdgan.allocator import keep_memory, use_huge_pages
+from hdgan.allocator import keep_memory, use_huge_pages, use_one_heap
 from hdgan.errors import OutputClosed, OutputError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -29,7 +29,7 @@ REFUSED = 2
 """Exit status after an error that a user can act on."""
 KEEPS_MEMORY = ("train", "bench")
 """Commands that keep freed memory. In the others its cost in peak memory is too high (docs/design.md), so they use huge
-pages."""
+pages and one heap for all threads."""
 SPINS = "5000"
 """How often a waiting thread of OpenMP polls before it sleeps. docs/design.md has the measurements."""
 NARROWEST, WIDEST = 40, 400
@@ -52,6 +52,7 @@ def run(program: str, command: str) -> NoReturn:
         keep_memory()
     else:
         use_huge_pages()
+        use_one_heap()
     status: str | int | None
     try:
         status = resolve_name(program)()

@@ -84,7 +84,7 @@ class Engine:
 
     def run(self, requests: Iterable[Request]) -> Iterator[Generated]:
         """Yield the images of requests in their order."""
-        same_maps = runs(requests, lambda request: (id(request.source), id(request.instance)), _SHARED)
+        same_maps = runs(self._checked(requests), lambda request: (id(request.source), id(request.instance)), _SHARED)
         read = in_order(self._read, same_maps, _READERS, 2 * _READERS)
         numbered = enumerate(work for several in read for work in several)
         batches = runs(numbered, self._alike, self._batch_size)
@@ -94,6 +94,11 @@ class Engine:
         finally:
             if self._on_cpu:
                 torch.set_num_threads(self._cores.number)  # new threads would get the number that was set last
+
+    def _checked(self, requests: Iterable[Request]) -> Iterator[Request]:
+        for request in requests:
+            self._pipeline._check(request.seed, request.variant)
+            yield request
 
     @torch.no_grad()
     def _read(self, requests: Sequence[Request]) -> list[Work]:
@@ -134,7 +139,6 @@ class Engine:
         pipeline, found, given = self._pipeline, [], []
         with pipeline._autocast(), self._noise([request for request, _ in batch]):
             for request, read in batch:
-                pipeline._check(request.seed, request.variant)
                 maps = read.on(pipeline.device)
                 styles = request.styles(maps) if callable(request.styles) else request.styles
                 replaced = callable(request.styles) and styles is not None
