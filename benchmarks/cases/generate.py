@@ -15,7 +15,7 @@ from hdgan.benchmarks.runner import Benchmark, Context, Cost, Trial, Where
 from hdgan.data import Pair, ScenesConfig
 from hdgan.data.images import from_unit_range
 from hdgan.files.images import save_image
-from hdgan.inference import Request, load
+from hdgan.inference import ImageRequest, load
 from hdgan.scenes import held_out_pairs, write_held_out
 
 CALLS, ENGINE, BATCHES = "calls", "engine", "engine, batches of 8"
@@ -43,7 +43,7 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
             return []
 
         def streamed() -> list[Tensor]:
-            requests = (Request(*_maps(pair), seed=0) for pair in pairs)
+            requests = (ImageRequest(*_maps(pair), seed=0) for pair in pairs)
             for number, made in enumerate(pipeline.stream(requests, batch_size=8 if way == BATCHES else 1)):
                 write(made.image, number)
             return []

@@ -22,7 +22,7 @@ from hdgan.families import (
     UNetConfig,
     build_model,
 )
-from hdgan.inference import Generated, Maps, Pipeline, Request, engine, load
+from hdgan.inference import Generated, ImageRequest, Maps, Pipeline, engine, load
 from hdgan.inference.engine import SIDE_BY_SIDE, threads_for
 from hdgan.ops import InstanceIndex
 from hdgan.styles import Styles
@@ -59,18 +59,18 @@ def make(config: ModelConfig) -> Pipeline:
     return Pipeline(model, means)
 
 
-def requests_of(config: ModelConfig) -> list[Request]:
+def requests_of(config: ModelConfig) -> list[ImageRequest]:
     draw = torch.Generator().manual_seed(1)
     made = []
     for number, size in enumerate(SIZES):
         label = torch.randint(0, 4, size, generator=draw)
         source = label if config.n_labels else torch.rand(3, *size, generator=draw) * 2 - 1
         variant = number % 2 if config.variants != 1 else 0
-        made.append(Request(source, label * 1000 if config.instances else None, seed=number // 2, variant=variant))
+        made.append(ImageRequest(source, label * 1000 if config.instances else None, seed=number // 2, variant=variant))
     return made
 
 
-def called(pipeline: Pipeline, request: Request) -> Tensor:
+def called(pipeline: Pipeline, request: ImageRequest) -> Tensor:
     return pipeline(request.source, request.instance, seed=request.seed, variant=request.variant)
 
 
@@ -149,10 +149,10 @@ def test_styles_are_chosen_by_a_function_of_the_maps(styled: Path, label: Path, 
         return styles
 
     kinds = [
-        Request(label, ids, styles=styles),
-        Request(label, ids, photo=photo, styles=choose),
-        Request(label, ids, photo=photo, styles=lambda maps: None),
-        Request(maps),
+        ImageRequest(label, ids, styles=styles),
+        ImageRequest(label, ids, photo=photo, styles=choose),
+        ImageRequest(label, ids, photo=photo, styles=lambda maps: None),
+        ImageRequest(maps),
     ]
     given, chosen, by_photo, mean = pipeline.stream(kinds)
     expected = pipeline(maps, styles=styles)
@@ -163,7 +163,7 @@ def test_styles_are_chosen_by_a_function_of_the_maps(styled: Path, label: Path, 
     assert torch.equal(by_photo.image, pipeline(maps, photo=photo))
     assert torch.equal(mean.image, pipeline(maps))
     with pytest.raises(ConfigError, match="both a photo and styles are given"):
-        list(pipeline.stream([Request(label, ids, photo=photo, styles=styles)]))
+        list(pipeline.stream([ImageRequest(label, ids, photo=photo, styles=styles)]))
 
 
 def test_maps_are_read_once_for_images_that_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_requests_are_taken_as_they_are_needed() -> None:
     pipeline, (first, *_) = make(HD), requests_of(HD)
     taken: list[int] = []
 
-    def endless() -> Iterator[Request]:
+    def endless() -> Iterator[ImageRequest]:
         while True:
             taken.append(len(taken))
             yield replace(first, source=first.source.clone(), seed=len(taken))  # type: ignore[union-attr]
