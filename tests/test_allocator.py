@@ -178,3 +178,30 @@ print(os.environ["THP_MEM_ALLOC_ENABLE"], "huge pages" in allocator.allocator_na
     if not allocator.allocator_name().startswith("glibc"):
         code = code.replace('"huge pages" in allocator.allocator_name()', f"{value == '1'}")
     assert run(code, **given) == [f"{value} {value == '1'}"]
+
+
+@glibc
+@pytest.mark.parametrize(
+    ("environment", "heaps"), [({}, "1 heap"), ({allocator.VARIABLE: "0"}, "more"), ({"MALLOC_PERTURB_": "0"}, "more")]
+)
+def test_threads_share_one_heap(environment: dict[str, str], heaps: str) -> None:
+    code = """
+import ctypes, threading
+from hdgan import allocator
+allocator.use_one_heap()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+blocks = []
+
+def allocate():
+    blocks.append(libc.malloc(ctypes.c_size_t(100_000)))
+    together.wait()
+
+together = threading.Barrier(4)
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+spread = max(blocks) - min(blocks)  # heaps of threads are mappings, far from each other and from the first heap
+print("1 heap" if spread < 64 << 20 else "more")
+"""
+    assert run(code, **environment) == [heaps]

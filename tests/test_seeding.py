@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from hdgan.seeding import derive_seed, seeded
+from hdgan.seeding import derive_seed, seeded, seeded_generator
 
 
 def test_keys_of_any_length_give_different_seeds() -> None:
@@ -24,3 +24,10 @@ def test_numbers_repeat_inside_and_go_on_outside() -> None:
     assert torch.equal(drawn(1, 2), drawn(1, 2))
     assert not torch.equal(drawn(1, 2), drawn(2, 1))
     assert torch.equal(torch.cat([first, torch.rand(1)]), expected)
+
+
+def test_a_generator_draws_what_a_seeded_block_draws() -> None:
+    cpu = torch.device("cpu")
+    with seeded(cpu, 3, 4):
+        expected = torch.randn(100)
+    assert torch.equal(torch.randn(100, generator=seeded_generator(cpu, 3, 4)), expected)

@@ -19,6 +19,7 @@ COMMANDS = {
     "import hdgan": ["-c", "import hdgan"],
     "import hdgan.ops": ["-c", "import hdgan.ops"],
     "hdgan --version": ["-m", "hdgan", "--version"],
+    "hdgan generate --help": ["-m", "hdgan", "generate", "--help"],
 }
 INSTALL = "install without dependencies"
 CASES: dict[str, Where] = {**dict.fromkeys(COMMANDS, "anywhere"), INSTALL: "named"}

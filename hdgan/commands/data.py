@@ -22,6 +22,7 @@ from hdgan.data.report import CheckReport, PhaseReport, Requirements
 from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError
 from hdgan.progress import print_lines, showing_progress
+from hdgan.sharding.world import join_shards
 from hdgan.wording import count
 
 _TYPED = {
@@ -55,6 +56,8 @@ def check(
 
     The last options describe the training. With them, whatever training would reject also counts as a fault.
 
+    `torchrun --nproc-per-node N -m hdgan data check ...` shares the files among N processes.
+
     Args:
         root: Folder of the dataset.
         layout: Folder structure; auto detects it.
@@ -75,8 +78,8 @@ def check(
         given = size if size != SizeConfig() or batch_size > 1 else None
         check_value(Labels | None, n_labels, "model.n_labels")
         requirements = Requirements(n_labels, instances, given, batch_size)
-        with showing_progress(Console(stderr=True)) as progress:
-            report = check_dataset(config, requirements, phase or None, progress)
+        with join_shards() as world, showing_progress(Console(stderr=True)) as progress:
+            report = check_dataset(config, requirements, phase or None, progress, world)
         return print_report(report)
 
 
@@ -100,6 +103,9 @@ def pack(
     Samples have the same pixels as those from FOLDER. Repeat the command to continue after an interruption, or to renew
     what is damaged or has changed in FOLDER.
 
+    `torchrun --nproc-per-node N -m hdgan data pack ...` shares the samples among N processes, which may run on several
+    machines that share OUT.
+
     Args:
         folder: Folder of the dataset.
         out: Folder to write.
@@ -111,17 +117,19 @@ def pack(
         phase: Phases to pack, for example train; all by default.
         photo: Store photos as 8-bit RGB, or as stored in FOLDER; training must read them in the same way.
         photo_filter: Resampling filter for photos; training must use the same one.
-        workers: Threads that read and write; by default as many as CPU cores, but at most 8.
+        workers: Threads that read and write; by default as many as CPU cores, but at most 8 in each process.
 
     Returns:
         Exit status 0.
     """
     console = Console(stderr=True)
     say = partial(print_lines, console)
-    with typed_as({**_TYPED, "data.root": "FOLDER"}), showing_progress(console) as progress:
+    with typed_as({**_TYPED, "data.root": "FOLDER"}), join_shards() as world, showing_progress(console) as progress:
         config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo=photo, photo_filter=photo_filter)
         sizes = sizes_of(width, height)
-        report = pack_dataset(config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress)
+        report = pack_dataset(
+            config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress, world=world
+        )
     kept = f", {report.kept} of them already written" if report.kept else ""
     print(f"{out}: {count(report.samples, 'sample')}, {decimal(report.bytes)}{kept}; train with --data.root {out}")
     return 0

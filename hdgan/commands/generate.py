@@ -25,7 +25,7 @@ from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.families.saving import read_metadata
 from hdgan.files import require_no_file
 from hdgan.files.images import image_ending, names_an_image, save_image
-from hdgan.inference.engine import Generated, Request
+from hdgan.inference.engine import Generated, ImageRequest
 from hdgan.inference.maps import Maps
 from hdgan.inference.ordered import in_order
 from hdgan.inference.pipeline import Pipeline, load
@@ -86,8 +86,8 @@ def generate(
             CPUs.
         ema: Use the averaged weights.
         batch_size: Images that the networks compute at once, of maps of one size that follow each other. More than 1
-            can be faster for small maps, and changes images by rounding. A CPU computes several images side by side in
-            any case: as many as make a million pixels, or as it has cores.
+            can be faster for small maps, and changes images by rounding. On a CPU, several images are computed side by
+            side in any case: one for each core, as long as all together have at most a million pixels.
         skip_existing: Leave out images that are already there, such as those of an interrupted command. They are not
             compared with the options.
     """
@@ -133,7 +133,7 @@ def generate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Image(Request):
+class _RequestedFile(ImageRequest):
     """An image and the file that it goes to."""
 
     target: Path
@@ -145,14 +145,14 @@ class _Image(Request):
 
 def _requests(
     pipeline: Pipeline, pairs: Iterable[Pair], targets: Sequence[Path], choice: StyleChoice
-) -> Iterator[_Image]:
+) -> Iterator[_RequestedFile]:
     """All variants of the first pair, then of the second, and so on."""
     names = iter(targets)
     for pair in pairs:
         source = pair.label if pipeline.config.n_labels else pair.input
         assert source is not None
         for variant in range(choice.variants):
-            yield _Image(
+            yield _RequestedFile(
                 source,
                 pair.ids,
                 photo=pair.photo,
@@ -163,7 +163,7 @@ def _requests(
             )
 
 
-def _share(images: Sequence[_Image], batch_size: int, world: World) -> list[_Image]:
+def _share(images: Sequence[_RequestedFile], batch_size: int, world: World) -> list[_RequestedFile]:
     """The images of this process, in blocks of which the pipeline makes the batches that it would make of all."""
     blocks = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     return [image for block in world.share(blocks) for image in block]
@@ -171,7 +171,7 @@ def _share(images: Sequence[_Image], batch_size: int, world: World) -> list[_Ima
 
 def _generate_all(
     pipeline: Pipeline,
-    images: Sequence[_Image],
+    images: Sequence[_RequestedFile],
     batch_size: int,
     tiles: TileChoice,
     save_styles: bool,
@@ -203,11 +203,13 @@ def _generate_all(
         raise
 
 
-def _at_once(pipeline: Pipeline, images: Sequence[_Image], batch_size: int, save_styles: bool) -> Iterator[Maps]:
+def _at_once(
+    pipeline: Pipeline, images: Sequence[_RequestedFile], batch_size: int, save_styles: bool
+) -> Iterator[Maps]:
     """Generate whole images and yield the maps of each that was written."""
 
     def write(made: Generated) -> Maps:
-        assert isinstance(made.request, _Image)
+        assert isinstance(made.request, _RequestedFile)
         target = made.request.target
         if save_styles and made.styles is not None:
             made.styles.save(_styles_beside(target))
@@ -218,7 +220,7 @@ def _at_once(pipeline: Pipeline, images: Sequence[_Image], batch_size: int, save
 
 
 def _in_tiles(
-    pipeline: Pipeline, images: Sequence[_Image], tiles: TileChoice, save_styles: bool, progress: Progress
+    pipeline: Pipeline, images: Sequence[_RequestedFile], tiles: TileChoice, save_styles: bool, progress: Progress
 ) -> Iterator[Maps]:
     """Generate images in tiles and yield the maps of each that was written."""
     for number, maps, made in generate_in_tiles(pipeline, images, tiles, progress):

@@ -20,7 +20,7 @@ from pkgutil import resolve_name
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from hdgan.allocator import keep_memory, use_huge_pages
+from hdgan.allocator import keep_memory, use_huge_pages, use_one_heap
 from hdgan.errors import OutputClosed, OutputError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -29,7 +29,7 @@ REFUSED = 2
 """Exit status after an error that a user can act on."""
 KEEPS_MEMORY = ("train", "bench")
 """Commands that keep freed memory. In the others its cost in peak memory is too high (docs/design.md), so they use huge
-pages."""
+pages and one heap for all threads."""
 SPINS = "5000"
 """How often a waiting thread of OpenMP polls before it sleeps. docs/design.md has the measurements."""
 NARROWEST, WIDEST = 40, 400
@@ -52,6 +52,7 @@ def run(program: str, command: str) -> NoReturn:
         keep_memory()
     else:
         use_huge_pages()
+        use_one_heap()
     status: str | int | None
     try:
         status = resolve_name(program)()
@@ -60,8 +61,19 @@ def run(program: str, command: str) -> NoReturn:
     except KeyboardInterrupt:
         status = INTERRUPTED
     status = _flushed(status)
-    gc.freeze()  # the system frees the memory of a process faster than Python can go through all objects in it
+    _leave_memory_to_system()
     sys.exit(status)
+
+
+def _leave_memory_to_system() -> None:
+    """Let Python end without a search for garbage among all objects, since the system frees their memory anyway.
+
+    Triton lists what it finds still in use at the end as leaks, so where it is imported, the search takes place.
+    """
+    if "triton" in sys.modules:
+        gc.unfreeze()
+    else:
+        gc.freeze()
 
 
 def _limit_spinning() -> None:

@@ -22,6 +22,7 @@ from hdgan.inference.encoding import TrainedModel, new_bank_file, open_trained_m
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.interop.nvidia import clusters as nvidia_clusters
 from hdgan.progress import print_lines, showing_progress
+from hdgan.sharding.world import join_shards
 from hdgan.styles.bank import StyleBank, with_thumbnails
 from hdgan.styles.cluster import MIN_AREA
 from hdgan.styles.cluster import cluster as find_clusters
@@ -66,15 +67,19 @@ def encode(model: Model, root: Path | None = None, width: int | None = None, dev
 
     Writes features.npz next to the checkpoint: picture, id, class, area, box and mean feature of each instance.
 
+    `torchrun --nproc-per-node N -m hdgan styles encode ...` shares the images among N processes, one for each GPU, and
+    writes the same file.
+
     Args:
         root: Dataset, if it has moved since training.
         width: Width of the images; by default that of training.
         device: auto, cpu, cuda or cuda:N.
     """
     console = Console(stderr=True)
-    trained = model.open(root=root, width=width, device=device, console=console)
-    with showing_progress(console) as progress:
-        table = encoding.encode(trained, lambda done, total: progress("encoding", done, total))
+    with join_shards(device) as world:
+        trained = model.open(root=root, width=width, device=device, console=console, world=world)
+        with showing_progress(console) as progress:
+            table = encoding.encode(trained, lambda done, total: progress("encoding", done, total), world)
     print_lines(console, f"{len(table)} instances of {len(table.stem)} images: {trained.table_file}")
     return 0
 

@@ -17,10 +17,10 @@ from hdgan.data.windows import open_image, open_map, open_photo
 from hdgan.errors import ConfigError
 from hdgan.files.png import write_png
 from hdgan.files.pyramids import write_pyramid
-from hdgan.inference.engine import Request
+from hdgan.inference.engine import ImageRequest
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline
-from hdgan.inference.tiled import TiledGenerator, TiledImage, Tiling
+from hdgan.inference.tiled import LargeImage, TiledGenerator, TileOptions
 
 TileSide = Annotated[int, Interval(ge=32, le=2**14)]
 _SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -84,8 +84,8 @@ Progress = Callable[[str, int, int], None]
 
 
 def generate_in_tiles(
-    pipeline: Pipeline, requests: Sequence[Request], choice: TileChoice, progress: Progress
-) -> Iterator[tuple[int, Maps, TiledImage]]:
+    pipeline: Pipeline, requests: Sequence[ImageRequest], choice: TileChoice, progress: Progress
+) -> Iterator[tuple[int, Maps, LargeImage]]:
     """Generate images of any size.
 
     Args:
@@ -103,7 +103,7 @@ def generate_in_tiles(
     done = 0
     generate = TiledGenerator(
         pipeline,
-        Tiling(choice.tile, choice.bytes, choice.scratch, choice.tile_statistics),
+        TileOptions(choice.tile, choice.bytes, choice.scratch, choice.tile_statistics),
         lambda what, share: progress(what, int(100 * (done + share) / len(requests)), 100),
     )
     for paths, of_one in groupby(requests, key=lambda request: (request.source, request.instance, request.photo)):
@@ -123,7 +123,7 @@ def generate_in_tiles(
                 done += 1
 
 
-def write_tiled(image: TiledImage, path: Path, pyramid: bool) -> None:
+def write_tiled(image: LargeImage, path: Path, pyramid: bool) -> None:
     """Write an image row by row, as PNG or as a pyramid.
 
     Args:

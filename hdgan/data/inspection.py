@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from hdgan.config.options import option
+from hdgan.data.agreement import require_same_pairs
 from hdgan.data.config import DataConfig, PartName, Size
 from hdgan.data.images import class_of
 from hdgan.data.layouts import find_pairs, find_phases
@@ -148,6 +149,7 @@ def inspect(
         photo_filter=config.photo_filter,
     )
     task = listing.phase if depth is Depth.EVERYTHING else f"{listing.phase} (headers)"
+    require_same_pairs(world.rendezvous, listing.pairs, f"pair of {listing.phase}")
     look = partial(_inspect_pair, config=config, n_labels=n_labels, depth=depth)
     results = world.in_order(in_threads(look, world.share(listing.pairs)), len(listing.pairs), ROUND)
     for done, (pair, found) in enumerate(zip(listing.pairs, results, strict=True), start=1):

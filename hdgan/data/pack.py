@@ -20,7 +20,7 @@ from hdgan.config.options import option
 from hdgan.config.serialization import check_value, to_plain
 from hdgan.data.config import DataConfig, Size, SizeConfig
 from hdgan.data.folders import as_text
-from hdgan.data.inspection import ProgressCallback, in_threads, quick_check, silent
+from hdgan.data.inspection import ROUND, ProgressCallback, in_threads, quick_check, silent
 from hdgan.data.layouts import find_pairs, find_phases
 from hdgan.data.packed import encode, verify_packed
 from hdgan.data.packed_index import (
@@ -42,6 +42,7 @@ from hdgan.data.pairs import Listing, Pair, size_of
 from hdgan.data.transforms import apply_geometry, sample_geometry, scaled_size
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below, write_text
+from hdgan.sharding.world import ALONE, World
 from hdgan.wording import count
 
 _PROBES = 3
@@ -70,6 +71,7 @@ def pack_dataset(
     *,
     say: Callable[[str], None] = lambda line: None,
     progress: ProgressCallback = silent,
+    world: World = ALONE,
 ) -> PackReport:
     """Pack a dataset. If `out` already contains part of it, only what is missing, damaged or changed is written.
 
@@ -84,6 +86,8 @@ def pack_dataset(
             and with a line about the work ahead.
         progress: Called with phase, samples done and samples in all, after it was called with "<phase> (headers)" for
             the pairs inspected.
+        world: The processes that share the samples. All of them call this, and have the same report. They must see the
+            same folders.
 
     Raises:
         DataError: a file of the dataset cannot be used.
@@ -104,29 +108,46 @@ def pack_dataset(
     before = index.paths(out)
     sources: Counter[Size] = Counter()
     for listing in listings:
-        report = quick_check(listing, config, n_labels, progress=progress)
+        report = quick_check(listing, config, n_labels, progress=progress, world=world)
         sources += report.sizes
         for warning in report.warnings:
             say(warning)
-    say(_require_space(out, packer, listings, sources, paths))
-    if not index.phases:
-        _write_index(out, index)  # claims the folder
-    replacing = _unfinishing(out, index, before)
+    if world.is_main:
+        say(_require_space(out, packer, listings, sources, paths))
+        if not index.phases:
+            _write_index(out, index)  # claims the folder
+    _require_seen(out, world)
+    write = partial(packer.write, replacing=_unfinishing(out, index, before))
     kept = 0
     packed = dict(index.phases) if phases else {}
     for listing in listings:
         entries = []
-        write = partial(packer.write, out / listing.phase, replacing=replacing)
-        for entry, was_there in in_threads(write, listing.pairs, threads):
+        own = in_threads(partial(write, out / listing.phase), world.share(listing.pairs), threads)
+        for entry, was_there in world.in_order(own, len(listing.pairs), ROUND):
             entries.append(entry)
             kept += was_there
             progress(listing.phase, len(entries), len(listing.pairs))
         packed[listing.phase] = IndexedPhase(tuple(listing.pairs[0].files), tuple(entries))
-    finished = replace(index, complete=True, phases=packed)
-    _write_index(out, finished)
-    _remove_leftovers(out, index.phases.keys() | packed.keys(), before, finished.paths(out))
+    if world.is_main:
+        finished = replace(index, complete=True, phases=packed)
+        _write_index(out, finished)
+        _remove_leftovers(out, index.phases.keys() | packed.keys(), before, finished.paths(out))
     lengths = [entry.bytes for name in names for entry in packed[name].samples]
     return PackReport(len(lengths), kept, sum(lengths))
+
+
+def _require_seen(out: Path, world: World) -> None:
+    """Make sure that this process sees the folder that the main process has claimed.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    world.barrier()
+    if not is_packed(out):
+        raise ConfigError(
+            f"{out} is not there for process {world.rank}, although process 0 has made it: choose an {option('out')} "
+            "that all processes share, such as one on a network file system"
+        )
 
 
 def _target_paths(out: Path, listings: Sequence[Listing]) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from hdgan.config.bounds import Count
 from hdgan.config.serialization import check_value
 from hdgan.data import Sample, SizeConfig
+from hdgan.data.agreement import require_same_pairs
 from hdgan.data.config import LayoutName
 from hdgan.data.headers import WHITES
 from hdgan.data.image_kind import RGB
@@ -27,6 +27,7 @@ from hdgan.metrics.scorer import ScorerRange, out_of_memory
 from hdgan.metrics.scores import METRICS, OF_PHOTOS, ORACLE, SEGMENTATION, TITLES, RunScores
 from hdgan.progress import showing_progress
 from hdgan.sharding.world import ALONE, World
+from hdgan.training.consistency import content_of
 
 _ROUND = 4
 """Samples that each process scores before all exchange what they have measured."""
@@ -116,7 +117,7 @@ def score(
     """
     gallery = Gallery((ORACLE, *comparison.runs), comparison.palette, shown if out is not None else 0)
     evaluators = _evaluators(comparison)
-    world.rendezvous.require_equal(_common_facts(comparison, evaluators))
+    _require_equal(comparison, evaluators, world)
     _score_all(comparison, evaluators, gallery, console, world)
     rows = world.from_main(lambda: [one.scores(name) for one, name in zip(evaluators, gallery.names, strict=True)])
     rows[0].notes.update(dict.fromkeys(OF_PHOTOS, "the photos are the reference"))
@@ -165,14 +166,16 @@ def _score(comparison: Comparison, evaluators: Sequence[Evaluator], gallery: Gal
     return _ScoredSample([measures for measures, _ in measured], shown)
 
 
-def _common_facts(comparison: Comparison, evaluators: Sequence[Evaluator]) -> dict[str, object]:
-    """What must be the same in all processes."""
-    names = [pair.stem for pair in comparison.dataset.pairs[: comparison.count]]
-    facts: dict[str, object] = {f"the run {name}": str(pipeline.file) for name, pipeline in comparison.runs.items()}
-    facts |= {"the number of samples": comparison.count, "the scorer": comparison.scorer and comparison.scorer.name}
-    facts["the digest of the samples' names"] = hashlib.sha256("\0".join(names).encode(errors="replace")).hexdigest()
+def _require_equal(comparison: Comparison, evaluators: Sequence[Evaluator], world: World) -> None:
+    """Make sure that all processes score the same runs on the same samples by the same metrics."""
+    if world.size == 1:
+        return
+    require_same_pairs(world.rendezvous, comparison.dataset.pairs[: comparison.count], "sample")
+    files = {f"the run {name}": pipeline.file for name, pipeline in comparison.runs.items()}
+    files["the scorer"] = Path(comparison.scorer.name) if comparison.scorer is not None else None
+    facts = {name: "none" if file is None else content_of(file) for name, file in files.items()}
     facts |= {f"the metric {TITLES[name]}": evaluators[-1].notes.get(name, "available") for name in METRICS}
-    return facts
+    world.rendezvous.require_equal(facts)
 
 
 def _generate(pipeline: Pipeline, sample: Sample, seed: int) -> Tensor:

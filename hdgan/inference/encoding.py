@@ -29,6 +29,7 @@ from hdgan.config.bounds import Side
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value
 from hdgan.data import PairedDataset, SizeConfig, make_loader
+from hdgan.data.agreement import require_same_pairs
 from hdgan.devices import network_format
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.common.batch import Batch
@@ -37,12 +38,15 @@ from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.ops import instance_reduce
 from hdgan.scenes import spec_of
+from hdgan.sharding.world import ALONE, World
 from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.run_folder import training_of
 
 PART = 100
 """Images in each part, which is the most that an interruption can lose."""
+_ROUND = 4
+"""Images that each process encodes before all exchange their features."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ def open_trained_model(
     device: str = "auto",
     ema: bool = True,
     console: Console | None = None,
+    world: World = ALONE,
 ) -> TrainedModel:
     """Load a model and find its training images.
 
@@ -109,6 +114,7 @@ def open_trained_model(
         device: auto, cpu, cuda or cuda:N.
         ema: use the averaged weights.
         console: for warnings.
+        world: the processes that open it together; one of each machine goes first.
 
     Raises:
         ConfigError: the model has no E, or its data is not known.
@@ -127,7 +133,8 @@ def open_trained_model(
     check_value(Side | None, width, "width")
     if width is not None:
         size = SizeConfig(width=width)
-    data = open_data(replace(config, stages={}), console or Console(quiet=True))
+    with world.local_main_first():
+        data = open_data(replace(config, stages={}), console or Console(quiet=True))
     return TrainedModel(file, pipeline, config, data, size)
 
 
@@ -143,48 +150,66 @@ def new_bank_file(model: Path) -> Path:
     return beside(model, STYLES_FILE)
 
 
-def encode(trained: TrainedModel, progress: Callable[[int, int], None] = lambda done, total: None) -> FeatureTable:
+def encode(
+    trained: TrainedModel,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    world: World = ALONE,
+) -> FeatureTable:
     """Encode all training images and write the table. Parts that an earlier call has finished are used again.
 
     Args:
-        trained: from `open_trained_model`.
+        trained: from `open_trained_model`, the same in all processes.
         progress: called with the numbers of images done and of all images.
+        world: the processes that share the images; the first one writes. Their number does not change the table.
 
     Raises:
+        ConfigError: the processes have different models or images.
         DataError: an image cannot be used.
         CheckpointError: training has deleted the checkpoint in the meantime.
         HdganError: the table cannot be written.
     """
     total = len(trained.dataset)
+    require_same_pairs(world.rendezvous, trained.dataset.pairs, "training image")
+    world.rendezvous.require_equal({"the encoder": trained.origin.encoder})
     folder = trained.table_file.with_name(f".{trained.table_file.name}.parts-{_key(trained)}")
-    _remove_others(folder)
-    parts = list(_finished_parts(folder))
+    parts = world.from_main(lambda: _begun(folder))
     done = sum(len(part.stem) for part in parts)
     rows: list[FeatureTable] = []
     progress(done, total)
-    for row in _encoded(trained, done):
+    for row in world.in_order(_encoded(trained, done, world), total - done, _ROUND):
         rows.append(row)
         done += 1
         if len(rows) == PART or done == total:
-            _require_checkpoint(trained)
             parts.append(FeatureTable.join(rows, trained.origin))
-            parts[-1].save(folder / _part_name(done))
             rows = []
+            if world.is_main:
+                _require_checkpoint(trained)
+                parts[-1].save(folder / _part_name(done))
         progress(done, total)
     table = FeatureTable.join(parts, trained.origin)
-    table.save(trained.table_file)
-    shutil.rmtree(folder, ignore_errors=True)
+    if world.is_main:
+        table.save(trained.table_file)
+        shutil.rmtree(folder, ignore_errors=True)
     return table
 
 
+def _begun(folder: Path) -> list[FeatureTable]:
+    """The finished parts of this table; those of others are removed."""
+    _remove_others(folder)
+    return list(_finished_parts(folder))
+
+
 @torch.inference_mode()
-def _encoded(trained: TrainedModel, start: int) -> Iterator[FeatureTable]:
-    """The table of each image from number `start` on."""
+def _encoded(trained: TrainedModel, start: int, world: World) -> Iterator[FeatureTable]:
+    """The table of each image of this process's share of those from number `start` on."""
     dataset, config = trained.dataset, trained.config
     model, device = trained.pipeline.model, trained.pipeline.device
     assert model.encoder is not None
-    loader = make_loader(dataset, start=start, stop=len(dataset), shuffle=False, workers=config.data.workers)
-    for sample in loader if start < len(dataset) else ():
+    own = world.share(dataset.pairs[start:])
+    if not own:
+        return
+    images = PairedDataset(own, dataset.data, dataset.size, dataset.n_labels)
+    for sample in make_loader(images, stop=len(own), shuffle=False, workers=config.data.workers):
         inputs = Batch.from_loader(sample, device, network_format(device))
         index = inputs.instances()
         with config.autocast(device):

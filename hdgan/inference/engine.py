@@ -33,7 +33,7 @@ _SHARED = 16
 
 
 @dataclass(frozen=True)
-class Request:
+class ImageRequest:
     """An image to generate: what a call of `Pipeline` takes, but of one map instead of a batch.
 
     Attributes:
@@ -53,7 +53,7 @@ class Request:
 class Generated:
     """The image of a request."""
 
-    request: Request
+    request: ImageRequest
     maps: Maps
     styles: Styles | None
     """Those that the request gave, or that its function returned."""
@@ -61,7 +61,7 @@ class Generated:
     """[image_channels, H, W] float32 in [0, 1], on the pipeline's device."""
 
 
-Work = tuple[Request, Maps]
+Work = tuple[ImageRequest, Maps]
 
 
 class Engine:
@@ -82,9 +82,9 @@ class Engine:
         self._on_cpu = pipeline.device.type == "cpu"
         self._cores = Cores(torch.get_num_threads() if self._on_cpu else 1)
 
-    def run(self, requests: Iterable[Request]) -> Iterator[Generated]:
+    def run(self, requests: Iterable[ImageRequest]) -> Iterator[Generated]:
         """Yield the images of requests in their order."""
-        same_maps = runs(requests, lambda request: (id(request.source), id(request.instance)), _SHARED)
+        same_maps = runs(self._checked(requests), lambda request: (id(request.source), id(request.instance)), _SHARED)
         read = in_order(self._read, same_maps, _READERS, 2 * _READERS)
         numbered = enumerate(work for several in read for work in several)
         batches = runs(numbered, self._alike, self._batch_size)
@@ -95,8 +95,13 @@ class Engine:
             if self._on_cpu:
                 torch.set_num_threads(self._cores.number)  # new threads would get the number that was set last
 
+    def _checked(self, requests: Iterable[ImageRequest]) -> Iterator[ImageRequest]:
+        for request in requests:
+            self._pipeline.check(request.seed, request.variant)
+            yield request
+
     @torch.no_grad()
-    def _read(self, requests: Sequence[Request]) -> list[Work]:
+    def _read(self, requests: Sequence[ImageRequest]) -> list[Work]:
         """Read the maps that requests share, on the CPU, where their checks wait for no GPU."""
         first, pipeline = requests[0], self._pipeline
         maps = read_maps(first.source, first.instance, pipeline.config, torch.device("cpu"))
@@ -134,7 +139,6 @@ class Engine:
         pipeline, found, given = self._pipeline, [], []
         with pipeline.autocast(), self._noise([request for request, _ in batch]):
             for request, read in batch:
-                pipeline.check(request.seed, request.variant)
                 maps = read.on(pipeline.device)
                 styles = request.styles(maps) if callable(request.styles) else request.styles
                 replaced = callable(request.styles) and styles is not None
@@ -143,7 +147,7 @@ class Engine:
             images = pipeline.image_of(_joined(given), batch[0][0].variant)
         return [Generated(*one, image) for one, image in zip(found, images, strict=True)]
 
-    def _noise(self, requests: Sequence[Request]) -> AbstractContextManager[None]:
+    def _noise(self, requests: Sequence[ImageRequest]) -> AbstractContextManager[None]:
         """Draw for each request what a call draws for it."""
         keys = [(request.seed, request.variant) for request in requests if request.seed is not None]
         if not keys:

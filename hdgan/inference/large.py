@@ -15,13 +15,13 @@ from hdgan.errors import ConfigError, DataError
 from hdgan.families import ModelConfig
 from hdgan.inference.maps import Maps, require_labels
 from hdgan.ops import InstanceIndex, instance_index
-from hdgan.regions import Box, Local, Node, RegionTensor, Run, Source
+from hdgan.regions import Box, Local, Node, RegionRun, RegionTensor, Source
 
 _BAND = 2**24
 """Pixels that are looked at together when the instances are counted."""
 
 
-class Windows(Protocol):
+class WindowSource(Protocol):
     """A map or image that is read by windows; see `hdgan.data.windows`."""
 
     name: str
@@ -43,22 +43,22 @@ class Thinned:
         step: k.
     """
 
-    def __init__(self, whole: Windows, step: int) -> None:
+    def __init__(self, whole: WindowSource, step: int) -> None:
         self.name, self.channels, self.dtype = whole.name, whole.channels, whole.dtype
         self.height, self.width = -(-whole.height // step), -(-whole.width // step)
         self._whole, self._step = whole, step
 
     def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        """As of `Windows`."""
+        """As of `WindowSource`."""
         whole, step = self._whole, self._step
         rows = [whole.read(row * step, row * step + 1, 0, whole.width)[0, ::step] for row in range(top, bottom)]
         return np.stack(rows)[:, left:right]
 
 
 class _Read:
-    """The pixels of `Windows` as tensors on a device."""
+    """The pixels of `WindowSource` as tensors on a device."""
 
-    def __init__(self, windows: Windows, is_map: bool, device: torch.device) -> None:
+    def __init__(self, windows: WindowSource, is_map: bool, device: torch.device) -> None:
         self._windows, self._is_map, self._device = windows, is_map, device
 
     def read(self, box: Box) -> Tensor:
@@ -75,14 +75,14 @@ def as_tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.astype(np.int32) if values.dtype == np.uint16 else values))
 
 
-def map_tensor(windows: Windows, run: Run) -> RegionTensor:
+def map_tensor(windows: WindowSource, run: RegionRun) -> RegionTensor:
     """[1, H, W] integers."""
     dtype = torch.uint8 if windows.dtype == np.uint8 else torch.int32
     held = _Read(windows, True, run.device)
     return RegionTensor.of(Source(held, (1, windows.height, windows.width), dtype), run)
 
 
-def image_tensor(windows: Windows, run: Run) -> RegionTensor:
+def image_tensor(windows: WindowSource, run: RegionRun) -> RegionTensor:
     """[1, C, H, W] float32 in [-1, 1]."""
     shape = 1, windows.channels, windows.height, windows.width
     return RegionTensor.of(Source(_Read(windows, False, run.device), shape, torch.float32), run)
@@ -114,8 +114,8 @@ class Areas:
 
 
 def find_areas(
-    label: Windows | None,
-    ids: Windows | None,
+    label: WindowSource | None,
+    ids: WindowSource | None,
     config: ModelConfig,
     progress: Callable[[int], None] = lambda pixels: None,
 ) -> Areas:
@@ -185,11 +185,11 @@ class LargeMaps(Maps):
         run: how the tensors are computed.
     """
 
-    source: Windows = field(kw_only=True)
-    instance: Windows | None = field(kw_only=True)
+    source: WindowSource = field(kw_only=True)
+    instance: WindowSource | None = field(kw_only=True)
     areas: Areas | None = field(kw_only=True)
     config: ModelConfig = field(kw_only=True)
-    run: Run = field(kw_only=True)
+    run: RegionRun = field(kw_only=True)
 
     @property
     def found(self) -> Areas:
@@ -212,11 +212,11 @@ class LargeMaps(Maps):
         """The class of each area."""
         return self.found.classes
 
-    def for_run(self, run: Run) -> LargeMaps:
+    def for_run(self, run: RegionRun) -> LargeMaps:
         """The same for another run."""
         return replace(large_maps(self.source, self.instance, self.areas, self.config, run), encoded=self.encoded)
 
-    def thinned(self, side: int, run: Run) -> LargeMaps:
+    def thinned(self, side: int, run: RegionRun) -> LargeMaps:
         """Every k-th row and column, so that no side is longer than `side`."""
         step = -(-max(self.source.height, self.source.width) // side)
         instance = None if self.instance is None else Thinned(self.instance, step)
@@ -251,7 +251,7 @@ class LargeMaps(Maps):
 
 
 def large_maps(
-    source: Windows, instance: Windows | None, areas: Areas | None, config: ModelConfig, run: Run
+    source: WindowSource, instance: WindowSource | None, areas: Areas | None, config: ModelConfig, run: RegionRun
 ) -> LargeMaps:
     """The tensors of maps for a run; the arguments are as of `LargeMaps`."""
     label = map_tensor(source, run) if config.n_labels else None
@@ -261,7 +261,7 @@ def large_maps(
     return LargeMaps(*parts, batched=True, source=source, instance=instance, areas=areas, config=config, run=run)
 
 
-def check_same_size(windows: Sequence[Windows]) -> None:
+def check_same_size(windows: Sequence[WindowSource]) -> None:
     """Check that maps and images of one call have one size.
 
     Raises:

@@ -18,7 +18,7 @@ from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import ImageModel
 from hdgan.families.saving import CLASS_MEAN, load_model
-from hdgan.inference.engine import Engine, Generated, Request
+from hdgan.inference.engine import Engine, Generated, ImageRequest
 from hdgan.inference.maps import ImageSource, Maps, read_maps, read_photo_of
 from hdgan.inference.replay import Replay
 from hdgan.models.blocks import Casts, reusing
@@ -113,7 +113,7 @@ class Pipeline:
             image = self.image_of(self.given(maps, photo, styles), variant)
         return image if maps.batched else image[0]
 
-    def stream(self, requests: Iterable[Request], *, batch_size: int = 1) -> Iterator[Generated]:
+    def stream(self, requests: Iterable[ImageRequest], *, batch_size: int = 1) -> Iterator[Generated]:
         """Generate many images, faster than by one call after the other.
 
         Maps are read ahead in threads. A CPU computes several images at once, on as many cores as PyTorch has threads;

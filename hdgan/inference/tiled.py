@@ -18,13 +18,21 @@ from torch import Tensor
 from hdgan.config.bounds import Depth
 from hdgan.data.images import from_unit_range
 from hdgan.errors import ConfigError, DataError
-from hdgan.inference.large import LargeMaps, Windows, check_same_size, find_areas, image_tensor, large_maps, node_of
+from hdgan.inference.large import (
+    LargeMaps,
+    WindowSource,
+    check_same_size,
+    find_areas,
+    image_tensor,
+    large_maps,
+    node_of,
+)
 from hdgan.inference.maps import Maps
 from hdgan.inference.memory import resident_bytes
 from hdgan.inference.pipeline import Pipeline
 from hdgan.models.draws import drawing_from
 from hdgan.models.encoder import FeatureEncoder
-from hdgan.regions import Box, Node, Run, Statistics, Storage
+from hdgan.regions import Box, Node, RegionRun, RegionStorage, Statistics
 from hdgan.regions.draws import RegionDraws
 from hdgan.regions.nodes import Pointwise
 from hdgan.seeding import seeded
@@ -40,7 +48,7 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Tiling:
+class TileOptions:
     """How an image is generated in tiles.
 
     Args:
@@ -59,7 +67,7 @@ class Tiling:
     thumbnail: int = 1024
 
 
-class TiledImage:
+class LargeImage:
     """A generated image that is read by rows. Memory or a scratch file keeps it for as long as the object lives.
 
     Attributes:
@@ -97,7 +105,7 @@ class TiledGenerator:
     """
 
     def __init__(
-        self, pipeline: Pipeline, tiling: Tiling = Tiling(), progress: Progress = lambda what, share: None
+        self, pipeline: Pipeline, tiling: TileOptions = TileOptions(), progress: Progress = lambda what, share: None
     ) -> None:
         self.pipeline, self.tiling, self._progress = pipeline, tiling, progress
         self._folder = tiling.scratch or Path(tempfile.gettempdir())
@@ -109,7 +117,7 @@ class TiledGenerator:
                 f"{memory_size(taken)} already; give {memory_size(taken + LEAST)} or more"
             )
 
-    def read(self, source: Windows, instance: Windows | None = None) -> LargeMaps:
+    def read(self, source: WindowSource, instance: WindowSource | None = None) -> LargeMaps:
         """Look at all of the input once: check the labels, and find the instances and their classes.
 
         Args:
@@ -139,11 +147,11 @@ class TiledGenerator:
         self,
         maps: LargeMaps,
         *,
-        photo: Windows | None = None,
+        photo: WindowSource | None = None,
         styles: Styles | Callable[[Maps], Styles | None] | None = None,
         seed: int | None = None,
         variant: int = 0,
-    ) -> TiledImage:
+    ) -> LargeImage:
         """Generate an image of the size of its input.
 
         Args:
@@ -171,9 +179,9 @@ class TiledGenerator:
         else:
             given = None
         run = self._rehearsed(lambda run: self._pixels(maps.for_run(run), wanted), "generating", given)
-        return TiledImage(self._pixels(maps.for_run(run), wanted), self.pipeline.config.image_depth, chosen)
+        return LargeImage(self._pixels(maps.for_run(run), wanted), self.pipeline.config.image_depth, chosen)
 
-    def _with_photo(self, maps: LargeMaps, photo: Windows) -> LargeMaps:
+    def _with_photo(self, maps: LargeMaps, photo: WindowSource) -> LargeMaps:
         """The maps with the style of every instance of a photo."""
         pipeline = self.pipeline
         encoder = cast(FeatureEncoder, pipeline.require_encoder())
@@ -183,7 +191,7 @@ class TiledGenerator:
             raise DataError(f"{photo.name} has {count(photo.channels, 'channel')}: give a photo with {channels}")
         areas = maps.found
 
-        def rows(run: Run) -> Tensor:
+        def rows(run: RegionRun) -> Tensor:
             with pipeline.autocast():
                 return maps.for_run(run).reduced(encoder.pixel_features(image_tensor(photo, run)))
 
@@ -202,13 +210,13 @@ class TiledGenerator:
             maps.run.hold(pixels)
         return pixels
 
-    def _run(self, given: Sequence[Statistics] | None = None, rehearsal: bool = False) -> Run:
-        storage = Storage(self._room // 2, self._folder, rehearsal)
-        return Run(storage, self.pipeline.device, self.tiling.tile, self._room // 6, given, rehearsal)
+    def _run(self, given: Sequence[Statistics] | None = None, rehearsal: bool = False) -> RegionRun:
+        storage = RegionStorage(self._room // 2, self._folder, rehearsal)
+        return RegionRun(storage, self.pipeline.device, self.tiling.tile, self._room // 6, given, rehearsal)
 
     def _rehearsed(
-        self, function: Callable[[Run], object], what: str, given: Sequence[Statistics] | None = None
-    ) -> Run:
+        self, function: Callable[[RegionRun], object], what: str, given: Sequence[Statistics] | None = None
+    ) -> RegionRun:
         """A run for a function, after its work and the space that it takes on the disk were counted."""
         total = 0
 

@@ -75,7 +75,9 @@ class FeatureNetworks:
     def _lpips(self) -> nn.Module:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).to(self.device)
+        return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True, sync_on_compute=False).to(
+            self.device
+        )
 
     def _scorer(self) -> Features:
         segmenter = self.segmenter

@@ -1,5 +1,8 @@
 """PSNR, SSIM, LPIPS, FID and KID by torchmetrics. A metric that is not available says why, and the others are scored.
 
+The metrics of torchmetrics are told not to synchronise: they would otherwise wait for the other processes of a run,
+which do not compute them.
+
 The scorer FID is the Fréchet distance of the built-in scorer's features. FID's network has to be downloaded; this one
 does not.
 """
@@ -167,7 +170,7 @@ class _Given(nn.Module):
 def _frechet(count: int, given: _Given) -> Any:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    return FrechetInceptionDistance(feature=given, normalize=True)
+    return FrechetInceptionDistance(feature=given, normalize=True, sync_on_compute=False)
 
 
 def _kid(count: int, given: _Given) -> Any:
@@ -175,7 +178,9 @@ def _kid(count: int, given: _Given) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about the memory that the features of all images take
-        return KernelInceptionDistance(feature=given, subset_size=min(KID_SUBSET, count), normalize=True)
+        return KernelInceptionDistance(
+            feature=given, subset_size=min(KID_SUBSET, count), normalize=True, sync_on_compute=False
+        )
 
 
 _METRICS = {"fid": _frechet, "kid": _kid, "scorer_fid": _frechet}

@@ -6,8 +6,21 @@
 from hdgan.regions import norms, operations  # which register themselves
 from hdgan.regions.boxes import Box
 from hdgan.regions.nodes import Local, Node, Source
-from hdgan.regions.run import Run, Statistics
-from hdgan.regions.storage import Storage
+from hdgan.regions.run import RegionRun, Statistics
+from hdgan.regions.storage import RegionStorage
 from hdgan.regions.tensor import RegionTensor
 
-__all__ = ["Box", "Local", "Node", "RegionTensor", "Run", "Source", "Statistics", "Storage", "norms", "operations"]
+__all__ = [
+    "Box", "Local", "Node", "RegionRun", "RegionStorage", "RegionTensor", "Source", "Statistics", "norms", "operations",
+]
+    "Box",
+    "Local",
+    "Node",
+    "RegionRun",
+    "RegionTensor",
+    "Source",
+    "Statistics",
+    "RegionStorage",
+    "norms",
+    "operations",
+]

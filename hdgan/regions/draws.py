@@ -10,7 +10,7 @@ from torch import Tensor
 from hdgan.models.draws import DROPOUT, Draws
 from hdgan.regions.boxes import Box
 from hdgan.regions.nodes import Source
-from hdgan.regions.run import Run
+from hdgan.regions.run import RegionRun
 from hdgan.regions.tensor import RegionTensor
 
 _PART = 2**24
@@ -27,7 +27,7 @@ class RegionDraws(Draws):
         run: of which the random images are part.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RegionRun) -> None:
         self._run = run
 
     def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def evaluate(node: Node, box: Box) -> Tensor:
     return values[node]
 
 
-class Changes:
+class RegionChanges:
     """What becomes of an image after its sources were changed in some boxes, while all statistics stay as they were.
 
     Of features that a recording run keeps, only what the changes reach is computed again, and of that only what the

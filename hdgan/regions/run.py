@@ -16,7 +16,7 @@ from torch import Tensor
 from hdgan.regions.boxes import Box, tiles
 from hdgan.regions.evaluation import evaluate, sources_of, working_bytes
 from hdgan.regions.nodes import Held, Node, Source
-from hdgan.regions.storage import Storage
+from hdgan.regions.storage import RegionStorage
 
 SIDES = (1024, 768, 512, 384, 256, 192, 128, 64)
 """Sides of tiles that are tried, in pixels."""
@@ -30,7 +30,7 @@ class Statistics(NamedTuple):
 
 
 @dataclass
-class Run:
+class RegionRun:
     """How an image is computed region by region.
 
     Args:
@@ -40,11 +40,11 @@ class Run:
         working: bytes that the computation of a tile may take.
         given: statistics of all norms in their order, which are then not computed; no pass is made for them.
         rehearsal: compute nothing, and count the work.
-        recording: keep the features of all layers and how each is computed, for `Changes`.
+        recording: keep the features of all layers and how each is computed, for `RegionChanges`.
         progress: called with the pixels of each tile times the channels of what was computed.
     """
 
-    storage: Storage
+    storage: RegionStorage
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     side: int | None = None
     working: int = 2**29
@@ -102,9 +102,9 @@ class Run:
 
     def _measured(self, node: Node, keep: bool) -> Statistics:
         held = self.storage.allocate(node.shape, node.dtype) if keep else None
-        merged = Moments.none(node.shape, self.device)
+        merged = PlaneMoments.none(node.shape, self.device)
         for box, pixels in self.computed(node):
-            merged = merged.merged(Moments.of(pixels))
+            merged = merged.merged(PlaneMoments.of(pixels))
             if held is not None:
                 held.write(box, pixels)
         if held is not None:
@@ -112,7 +112,7 @@ class Run:
         return Statistics(merged.mean, merged.squares / max(merged.n, 1))
 
 
-class Moments(NamedTuple):
+class PlaneMoments(NamedTuple):
     """Number of pixels, their mean, and the sum of their squared distances to it, for each plane [B, C] in float64."""
 
     n: int
@@ -120,13 +120,13 @@ class Moments(NamedTuple):
     squares: Tensor
 
     @staticmethod
-    def none(shape: Sequence[int], device: torch.device) -> Moments:
+    def none(shape: Sequence[int], device: torch.device) -> PlaneMoments:
         """Those of no pixels."""
         zeros = torch.zeros(*shape[:2], dtype=torch.float64, device=device)
-        return Moments(0, zeros, zeros)
+        return PlaneMoments(0, zeros, zeros)
 
     @staticmethod
-    def of(pixels: Tensor) -> Moments:
+    def of(pixels: Tensor) -> PlaneMoments:
         """Those of an image [B, C, H, W]."""
         # Sums of differences to a pixel, whose squares lose no digits if all pixels have a large mean.
         origin = pixels[:, :, :1, :1].float()
@@ -134,12 +134,12 @@ class Moments(NamedTuple):
         count = pixels.shape[2] * pixels.shape[3]
         mean = distance.mean((2, 3)).double()
         squares = distance.square_().sum((2, 3)).double() - count * mean.square()
-        return Moments(count, origin.double().flatten(1) + mean, squares.clamp(min=0))
+        return PlaneMoments(count, origin.double().flatten(1) + mean, squares.clamp(min=0))
 
-    def merged(self, other: Moments) -> Moments:
+    def merged(self, other: PlaneMoments) -> PlaneMoments:
         """Those of both (Chan et al. 1979)."""
         n = self.n + other.n
         distance = other.mean - self.mean
         mean = self.mean + distance * (other.n / n)
         squares = self.squares + other.squares + distance.square() * (self.n * other.n / n)
-        return Moments(n, mean, squares)
+        return PlaneMoments(n, mean, squares)

@@ -105,7 +105,7 @@ class Accounted:
         raise AssertionError("a rehearsal writes no pixels")
 
 
-class Storage:
+class RegionStorage:
     """Keeps images in memory up to a limit, and beyond it in files.
 
     Args:

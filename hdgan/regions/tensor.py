@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hdgan.errors import ConfigError
 from hdgan.regions.nodes import Node
-from hdgan.regions.run import Run
+from hdgan.regions.run import RegionRun
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _STANDINS: dict[Any, Callable[..., Any]] = {}
@@ -40,10 +40,10 @@ class RegionTensor(Tensor):
     """
 
     node: Node
-    run: Run
+    run: RegionRun
 
     @staticmethod
-    def of(node: Node, run: Run) -> RegionTensor:
+    def of(node: Node, run: RegionRun) -> RegionTensor:
         """The tensor of a node."""
         bare = torch.empty(node.shape, dtype=node.dtype, device="meta")
         tensor = bare.as_subclass(RegionTensor)

@@ -8,6 +8,7 @@ items. What is made of these results is therefore the same, bit for bit, for any
 from __future__ import annotations
 
 import importlib
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -154,8 +155,10 @@ def explained_backend_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        raise OtherProcessError(f"another process has ended; its message says why ({first})") from error
+        connection = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).partition(". ")[0]
+        raise OtherProcessError(
+            f"another process has ended; its message says why, unless it was killed ({connection})"
+        ) from error
 
 
 def _make_current(device: torch.device) -> torch.device:
@@ -249,19 +252,23 @@ def join_shards(device: str = "cpu") -> Iterator[World]:
             yield world
             return
         torch.set_num_threads(own_threads())
-        with _restored_sigterm(), world.rendezvous.share_failure():
-            _on_sigterm(_terminate)
-            try:
-                yield world
-                world.barrier()  # which sees at once that a process was killed
-            except BaseException:
-                _on_sigterm(signal.SIG_IGN)  # torchrun sends it as soon as one process has ended
-                raise
+        with _restored_sigterm():
+            with world.rendezvous.share_failure():
+                _on_sigterm(_terminate)
+                try:
+                    yield world
+                    world.barrier()  # which sees at once that a process was killed
+                except BaseException:
+                    _on_sigterm(signal.SIG_IGN)  # torchrun sends it as soon as one process has ended
+                    raise
+            world.barrier()  # the first process may have the store, which the others have read now
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """Handle SIGTERM by an error, so that no temporary file is left and the user reads why."""
-    raise OtherProcessError("the run was terminated, as torchrun does when a process has ended: its message says why")
+    raise OtherProcessError(
+        "the run was terminated, as torchrun does when a process has ended; its message says why, unless it was killed"
+    )
 
 
 def _on_sigterm(handler: Any) -> None:

@@ -18,15 +18,12 @@ import torch
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path, find_checkpoint
 from hdgan.config.options import option
 from hdgan.config.serialization import to_plain
-from hdgan.data import Pair
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.sharding.rendezvous import START_TIMEOUT, Rendezvous
 from hdgan.training.schedule import Stage
 
 _FREE = ("out", "device", "threads", "init_from", "data.root", "data.workers")
 """Options that may differ; the contents behind `init_from` and `data.root` are compared instead."""
-_PAIRS_AT_ONCE = 10_000
-"""Pairs in one message, which must stay below the limit of PyTorch's store, 8 MiB."""
 
 
 def require_same_run(rendezvous: Rendezvous, config: TrainConfig, *, resume: bool) -> None:
@@ -40,22 +37,8 @@ def require_same_run(rendezvous: Rendezvous, config: TrainConfig, *, resume: boo
         **{option(name): value for name, value in _options(config, "") if name not in _FREE},
     }
     if config.init_from is not None and not resume:  # a resume does not read it
-        facts[option("init_from")] = _content(find_checkpoint(config.init_from))
+        facts[option("init_from")] = content_of(find_checkpoint(config.init_from))
     rendezvous.require_equal(facts, START_TIMEOUT)
-
-
-def require_same_data(rendezvous: Rendezvous, pairs: Sequence[Pair]) -> None:
-    """Make sure that all processes have found the same training images, by names and sizes of the files."""
-    if rendezvous.size == 1:
-        return
-    listing = {f"the training image {pair.stem}": _sizes(pair) for pair in pairs}
-    digest = hashlib.sha256(repr(listing).encode()).hexdigest()
-    if len(set(rendezvous.all_gather(digest))) == 1:
-        return
-    entries = list(listing.items())
-    for begin in range(0, max(rendezvous.all_gather(len(pairs))), _PAIRS_AT_ONCE):
-        part = entries[begin : begin + _PAIRS_AT_ONCE]
-        rendezvous.require_equal({"the number of training images": len(pairs), **dict(part)})
 
 
 def require_same_plan(rendezvous: Rendezvous, config: TrainConfig, stages: Sequence[Stage]) -> None:
@@ -74,7 +57,7 @@ def require_same_network(rendezvous: Rendezvous, config: TrainConfig) -> None:
 def require_same_checkpoint(rendezvous: Rendezvous, run: Path, step: int) -> None:
     """Make sure that all processes continue from the same checkpoint of a run."""
     if rendezvous.size > 1:
-        content = _content(checkpoint_path(run, step) / MODEL_FILE)
+        content = content_of(checkpoint_path(run, step) / MODEL_FILE)
         rendezvous.require_equal({"the last saved step": step, "its checkpoint": content})
 
 
@@ -85,18 +68,15 @@ def _options(config: Any, path: str) -> Iterator[tuple[str, Any]]:
         if is_dataclass(value) or isinstance(value, Mapping):
             yield from _options(value, f"{path}{name}.")
         elif isinstance(value, Path) and value.is_file():
-            yield path + name, _content(value)
+            yield path + name, content_of(value)
         else:
             yield path + name, to_plain(value)
 
 
-def _content(file: Path) -> str:
+def content_of(file: Path) -> str:
+    """What messages call a file by its content."""
     digest = hashlib.sha256()
     with file.open("rb") as opened:
         while part := opened.read(2**20):
             digest.update(part)
     return f"a file of SHA-256 {digest.hexdigest()[:16]}"
-
-
-def _sizes(pair: Pair) -> str:
-    return ", ".join(f"{part} of {path.stat().st_size} bytes" for part, path in pair.files.items())

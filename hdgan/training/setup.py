@@ -15,6 +15,7 @@ from torch import nn
 from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
 from hdgan.config.options import option, option_off
 from hdgan.data import make_loader
+from hdgan.data.agreement import require_same_pairs
 from hdgan.devices import enough_memory
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.common.batch import Batch
@@ -28,7 +29,6 @@ from hdgan.sharding.world import World
 from hdgan.training.checkpoint import read_training_state, require_network_of, restore
 from hdgan.training.consistency import (
     require_same_checkpoint,
-    require_same_data,
     require_same_network,
     require_same_plan,
     require_same_run,
@@ -101,7 +101,7 @@ def prepare(
     check_processes(config, world)
     with world.local_main_first():
         data = open_data(config, console, world.size)
-    require_same_data(world.rendezvous, data.train_pairs)
+    require_same_pairs(world.rendezvous, data.train_pairs, "training image")
     config = resolved(config, data)
     stages = plan(config, len(data.train_pairs))
     for stage in stages:

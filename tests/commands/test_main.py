@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import hdgan
-from hdgan.commands.main import COMMANDS, main, train_main
+from hdgan.commands.main import COMMANDS, SHARED, main, train_main
 from hdgan.commands.parser import folded
 from hdgan.data.config import LAYOUTS
 from hdgan.training import TrainConfig, TrainResult
@@ -258,3 +258,39 @@ def test_from_training_to_pictures(
 def test_an_empty_argument_is_not_the_current_folder(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert "an argument is empty, perhaps from a shell variable that is not set" in capsys.readouterr().err
+
+
+def as_process(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    """Take the place of one of two processes that torchrun has started on this machine."""
+    values = {"WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - set(SHARED)))
+def test_several_processes_of_a_command_that_needs_one_are_refused(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """By the first of them alone."""
+    as_process(monkeypatch, 0)
+    assert main(command.split()) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hdgan: error: `hdgan {command}` runs in one process, but torchrun has started 2: start it")
+    as_process(monkeypatch, 1)
+    assert main(command.split()) == 2
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_environment_that_is_not_of_torchrun_is_named(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert main(["data", "check", "folder"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("hdgan: error: RANK is 1, but WORLD_SIZE is not set: start the command with torchrun")
+
+
+def test_only_the_first_process_prints_its_help(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank, expected in ((0, "usage: hdgan data check"), (1, "")):
+        as_process(monkeypatch, rank)
+        with pytest.raises(SystemExit):
+            main(["data", "check", "--help"])
+        assert capsys.readouterr().out[: len(expected) or None] == expected

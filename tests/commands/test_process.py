@@ -146,3 +146,27 @@ hdgan.commands.process.run("hdgan.commands.main:main", "train")
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == f"False {spins} {bool(given)}\n"
+
+
+@pytest.mark.parametrize("triton", [False, True])
+def test_garbage_is_looked_for_from_when_work_begins(triton: bool) -> None:
+    """And at the end for the sake of Triton, which would print what it takes for leaks."""
+    code = f"""
+import atexit, gc, sys, types
+import hdgan.commands.process
+atexit.register(lambda: print(gc.get_freeze_count() > 1000))
+
+def work():
+    print(gc.isenabled(), gc.get_freeze_count() > 1000)
+    hdgan.commands.process.work_begins()
+    print(gc.isenabled(), gc.get_freeze_count() > 1000)
+
+cli = types.ModuleType("hdgan.commands.main")
+cli.main = work
+sys.modules["hdgan.commands.main"] = hdgan.commands.main = cli
+if {triton}:
+    sys.modules["triton"] = types.ModuleType("triton")
+hdgan.commands.process.run("hdgan.commands.main:main", "generate")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["False", "False", "True", "True", str(not triton)]

@@ -22,7 +22,9 @@ SPECTRA = SpectralScores(2.0, {"vertical streaks": 1.25, "grid of 8 pixels": -0.
 def write_page(folder: Path, first: SpectralScores | None = None) -> Path:
     gallery = Gallery((ORACLE, *RUNS))
     sample = {"stem": "s0", "label": torch.zeros(16, 32, dtype=torch.uint8)}
-    gallery.add(sample, [torch.rand(1, 3, 16, 32) for _ in range(3)], [None] * 3)  # type: ignore[arg-type]
+    shown = gallery.embed(0, sample, [torch.rand(1, 3, 16, 32) for _ in range(3)], [None] * 3)  # type: ignore[arg-type]
+    assert shown is not None
+    gallery.samples.append(shown)
     rows = [RunScores(name, dict.fromkeys(METRICS) | {"psnr": k + 0.5}) for k, name in enumerate((ORACLE, *RUNS))]
     rows[1:] = [replace(row, spectra=spectra) for row, spectra in zip(rows[1:], (first, SPECTRA), strict=True)]
     return write_results(folder, rows, gallery, Facts({"pictures": "1"}))
@@ -91,13 +93,16 @@ def test_images_that_are_not_finite_have_no_chart(tmp_path: Path) -> None:
     assert 'aria-label="&lt;b&gt;"' in page
 
 
-def test_a_gallery_keeps_the_first_samples() -> None:
+def test_a_gallery_shows_the_first_samples() -> None:
     gallery = Gallery(("real photos",), limit=2)
-    for k in range(3):
-        sample = {"stem": f"s{k}", "label": torch.zeros(4, 400, dtype=torch.uint8)}
-        gallery.add(sample, [torch.rand(1, 3, 4, 400)], [None])  # type: ignore[arg-type]
-    assert [one.stem for one in gallery.samples] == ["s0", "s1"]
-    label, photo = gallery.samples[0].images
+    samples = [{"stem": f"s{k}", "label": torch.zeros(4, 400, dtype=torch.uint8)} for k in range(3)]
+    shown = [
+        gallery.embed(k, sample, [torch.rand(1, 3, 4, 400)], [None])  # type: ignore[arg-type]
+        for k, sample in enumerate(samples)
+    ]
+    assert [one and one.stem for one in shown] == ["s0", "s1", None]
+    assert shown[0] is not None
+    label, photo = shown[0].images
     assert (label.is_map, label.url[:15]) == (True, "data:image/png;")
     assert (photo.is_map, photo.url[:16], photo.width) == (False, "data:image/jpeg;", 400)
-    assert gallery.samples[0].recognised == []
+    assert shown[0].recognised == []

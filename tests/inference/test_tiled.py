@@ -24,7 +24,7 @@ from hdgan.families.registry import build_model
 from hdgan.inference import Pipeline
 from hdgan.inference.large import find_areas
 from hdgan.inference.memory import resident_bytes
-from hdgan.inference.tiled import LEAST, TiledGenerator, Tiling
+from hdgan.inference.tiled import LEAST, TiledGenerator, TileOptions
 from hdgan.styles.table import classes_of
 
 HEIGHT, WIDTH, LABELS = 110, 147, 6
@@ -84,7 +84,7 @@ def inputs_of(config: ModelConfig) -> tuple[np.ndarray, np.ndarray | None]:
     return (LABEL if config.n_labels else PHOTO), (IDS if config.instances or config.feature_channels else None)
 
 
-def generated(pipeline: Pipeline, tiling: Tiling, photo: np.ndarray | None = None, **options: int) -> np.ndarray:
+def generated(pipeline: Pipeline, tiling: TileOptions, photo: np.ndarray | None = None, **options: int) -> np.ndarray:
     source, ids = inputs_of(pipeline.config)
     generate = TiledGenerator(pipeline, tiling)
     maps = generate.read(Array("source", source), None if ids is None else Array("ids", ids))
@@ -99,8 +99,8 @@ def whole(pipeline: Pipeline, photo: np.ndarray | None = None, **options: int) -
     return from_unit_range(image * 2 - 1, pipeline.config.image_depth)
 
 
-def in_memory(**options: object) -> Tiling:
-    return Tiling(max_memory=resident_bytes() + ROOM, **options)  # type: ignore[arg-type]
+def in_memory(**options: object) -> TileOptions:
+    return TileOptions(max_memory=resident_bytes() + ROOM, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("tile", [64, 37, None])
@@ -132,7 +132,7 @@ def test_pixels_beyond_the_memory_lie_on_the_disk(tmp_path: Path, monkeypatch: p
     pipeline = pipeline_of(CONFIGS["G1"])
     expected = whole(pipeline)
     seen: list[tuple[str, float]] = []
-    tiling = Tiling(tile=64, max_memory=resident_bytes() + ROOM, scratch=tmp_path)
+    tiling = TileOptions(tile=64, max_memory=resident_bytes() + ROOM, scratch=tmp_path)
     generator = TiledGenerator(pipeline, tiling, lambda what, share: seen.append((what, share)))
     monkeypatch.setattr(generator, "_room", 100_000)
     made = generator(generator.read(Array("label", LABEL), Array("ids", IDS)))
@@ -147,9 +147,11 @@ def test_pixels_beyond_the_memory_lie_on_the_disk(tmp_path: Path, monkeypatch: p
 def test_thumbnail_needs_no_disk_and_is_near(tmp_path: Path) -> None:
     pipeline = pipeline_of(CONFIGS["G1"])
     exact = whole(pipeline).astype(int)
-    same = Tiling(tile=64, max_memory=resident_bytes() + ROOM, statistics="thumbnail", thumbnail=10**6)
+    same = TileOptions(tile=64, max_memory=resident_bytes() + ROOM, statistics="thumbnail", thumbnail=10**6)
     assert np.abs(generated(pipeline, same) - exact).max() <= 1, "a thumbnail of full size has the exact statistics"
-    small = Tiling(tile=64, max_memory=resident_bytes() + ROOM, statistics="thumbnail", thumbnail=80, scratch=tmp_path)
+    small = TileOptions(
+        tile=64, max_memory=resident_bytes() + ROOM, statistics="thumbnail", thumbnail=80, scratch=tmp_path
+    )
     difference = np.abs(generated(pipeline, small) - exact).mean()
     assert 0.5 < difference < 30
 
@@ -179,12 +181,12 @@ def test_unsuitable_input_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="trained without features"):
         generate(generate.read(Array("streets", LABEL), Array("ids", IDS)), photo=Array("photo", PHOTO))
     with pytest.raises(ConfigError, match=r"does not suffice: the program and the model take .*; give .* or more"):
-        TiledGenerator(pipeline, Tiling(max_memory=10**6))
+        TiledGenerator(pipeline, TileOptions(max_memory=10**6))
 
 
 def test_full_disk_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = pipeline_of(CONFIGS["G1"])
-    generate = TiledGenerator(pipeline, Tiling(tile=64, max_memory=resident_bytes() + ROOM, scratch=tmp_path))
+    generate = TiledGenerator(pipeline, TileOptions(tile=64, max_memory=resident_bytes() + ROOM, scratch=tmp_path))
     monkeypatch.setattr(generate, "_room", 100)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     with pytest.raises(ConfigError, match=rf"of scratch files would be written to {tmp_path}, which has .* left"):

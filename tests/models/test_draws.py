@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hdgan.models.draws import PRIME, Draws, SeededDraws, _mixed, drawing_from, draws
+from hdgan.models.draws import PRIME, Draws, ImageDraws, SeededDraws, _mixed, drawing_from, draws
 
 LIKE = torch.zeros(1)
 KNOWN = [1480806216, 355516276, 221084822]
@@ -69,3 +69,21 @@ def test_networks_draw_from_the_source_of_the_block(dtype: torch.dtype) -> None:
         assert draws() is source
         assert draws().normal((1, 1, 2, 2), torch.zeros(1, dtype=dtype)).dtype == dtype
     assert type(draws()) is Draws
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_an_image_of_a_batch_gets_the_numbers_that_it_gets_alone(memory_format: torch.memory_format) -> None:
+    h = torch.randn(3, 8, 9, 7).to(memory_format=memory_format)
+    alone = []
+    for number, image in enumerate(h.split(1)):
+        torch.manual_seed(number)
+        alone.append((Draws().normal((1, 1, 9, 7), image), Draws().dropout(image), Draws().normal((1, 2, 9, 7), image)))
+    state = torch.random.get_rng_state()
+    source = ImageDraws([torch.Generator().manual_seed(number) for number in range(3)])
+    drawn = source.normal((3, 1, 9, 7), h), source.dropout(h), source.normal((3, 2, 9, 7), h)
+    for ours, theirs in zip(drawn, map(torch.cat, zip(*alone, strict=True)), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert source.normal((3, 1, 2, 2), h.double()).dtype == torch.float64
+    with pytest.raises(ValueError, match="zip"):
+        source.dropout(h[:2])

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hdgan.regions import Box, Run, Storage
+from hdgan.regions import Box, RegionRun, RegionStorage
 
 
 class Held:
@@ -21,6 +21,6 @@ class Held:
         return self._pixels[..., slice(*box.rows), slice(*box.columns)]
 
 
-def run_in(limit: int = 2**30, folder: Path | None = None, **options: Any) -> Run:
+def run_in(limit: int = 2**30, folder: Path | None = None, **options: Any) -> RegionRun:
     """A run that keeps so many bytes in memory."""
-    return Run(Storage(limit, folder or Path(tempfile.gettempdir())), **options)
+    return RegionRun(RegionStorage(limit, folder or Path(tempfile.gettempdir())), **options)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hdgan.ops import instance_norm_act
-from hdgan.regions import Box, Node, RegionTensor, Run, Source
-from hdgan.regions.evaluation import Changes, evaluate
+from hdgan.regions import Box, Node, RegionRun, RegionTensor, Source
+from hdgan.regions.evaluation import RegionChanges, evaluate
 from tests.regions.helpers import Held, run_in
 
 
@@ -25,7 +25,7 @@ def network(x: Tensor) -> Tensor:
     return torch.tanh(F.conv_transpose2d(h, weights[3], stride=2, padding=1) + x)
 
 
-def _image(pixels: Tensor, run: Run, function: Callable[[Tensor], Tensor] = network) -> tuple[Source, Node]:
+def _image(pixels: Tensor, run: RegionRun, function: Callable[[Tensor], Tensor] = network) -> tuple[Source, Node]:
     source = Source(Held(pixels), pixels.shape, pixels.dtype)
     made = function(RegionTensor.of(source, run))
     assert isinstance(made, RegionTensor)
@@ -46,7 +46,7 @@ def test_regions_are_those_of_a_whole_run_with_the_same_statistics(limit: int, b
     changed[..., slice(*box.rows), slice(*box.columns)] += 2
     _, expected = _image(changed, run_in(side=32, given=run.statistics))
     before, after = evaluate(image, image.box), evaluate(expected, expected.box)
-    changes = Changes(image)
+    changes = RegionChanges(image)
     source.held = Held(changed)
     changes.add(source, box)
     for asked in (*BOXES, Box(20, 21, 33, 34), Box(10, 60, 10, 70)):
@@ -61,7 +61,7 @@ def test_changes_add_up() -> None:
     pixels = torch.randn(1, 6, 64, 80, generator=torch.Generator().manual_seed(0))
     run = run_in(side=32, recording=True)
     source, image = _image(pixels, run)
-    changes = Changes(image)
+    changes = RegionChanges(image)
     changed = pixels.clone()
     for place in ((5, 7), (50, 70)):
         changed[..., place[0], place[1]] = 3
@@ -85,7 +85,7 @@ def test_far_features_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) ->
     pixels = torch.randn(1, 6, 256, 256)
     run = run_in(side=256, recording=True)
     source, image = _image(pixels, run, last_norm)
-    changes = Changes(image)
+    changes = RegionChanges(image)
     changes.add(source, Box(100, 104, 100, 104))
     source.held = Held(pixels + 1)
     monkeypatch.setattr(F, "conv2d", counted)

@@ -13,7 +13,7 @@ from hdgan.errors import ConfigError
 from hdgan.models.blocks import conv_by_rows
 from hdgan.models.inputs import map_edge_repeated
 from hdgan.ops import avg_pyramid, boundary_map, label_conv2d, label_planes, pad2d
-from hdgan.regions import Box, Node, RegionTensor, Run, Source, Storage
+from hdgan.regions import Box, Node, RegionRun, RegionStorage, RegionTensor, Source
 from hdgan.regions.evaluation import evaluate
 from tests.regions.helpers import Held, run_in
 
@@ -147,6 +147,8 @@ def test_other_operations_are_refused(function: Callable[[Tensor], Tensor], mess
 
 
 def test_size_and_dtype_are_known_without_pixels() -> None:
-    x = RegionTensor.of(Source(Held(_given(False)), (1, 4, 10**6, 10**6), torch.float32), Run(Storage(0, None)))
+    x = RegionTensor.of(
+        Source(Held(_given(False)), (1, 4, 10**6, 10**6), torch.float32), RegionRun(RegionStorage(0, None))
+    )
     y = F.conv2d(x, _weight(8, 4, 3), stride=2, padding=1)
     assert (y.shape, y.dtype, y.device) == ((1, 8, 500000, 500000), torch.float32, torch.device("cpu"))

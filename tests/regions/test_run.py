@@ -13,10 +13,10 @@ from torch import Tensor
 
 from hdgan.errors import HdganError
 from hdgan.ops import instance_norm_act
-from hdgan.regions import Box, RegionTensor, Run, Source, Statistics, Storage
+from hdgan.regions import Box, RegionRun, RegionStorage, RegionTensor, Source, Statistics
 from hdgan.regions.boxes import tiles
 from hdgan.regions.evaluation import working_bytes
-from hdgan.regions.run import Moments
+from hdgan.regions.run import PlaneMoments
 from hdgan.regions.storage import InMemory, OnDisk
 from tests.regions.helpers import Held, run_in
 
@@ -44,7 +44,7 @@ def given() -> Tensor:
     return torch.randn(1, 6, 40, 57, generator=generator) + 100 + torch.linspace(0, 5, 57)
 
 
-def whole_of(run: Run, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+def whole_of(run: RegionRun, function: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     """What a function makes of an image that is computed in tiles."""
     made = function(RegionTensor.of(Source(Held(pixels), pixels.shape, pixels.dtype), run))
     assert isinstance(made, RegionTensor)
@@ -66,9 +66,9 @@ def test_norms_use_the_statistics_of_the_whole(name: str, side: int | None, limi
 
 def test_moments_of_parts_are_those_of_the_whole() -> None:
     pixels = given()
-    merged = Moments.none(pixels.shape, torch.device("cpu"))
+    merged = PlaneMoments.none(pixels.shape, torch.device("cpu"))
     for box in tiles(40, 57, 9):
-        merged = merged.merged(Moments.of(pixels[..., slice(*box.rows), slice(*box.columns)]))
+        merged = merged.merged(PlaneMoments.of(pixels[..., slice(*box.rows), slice(*box.columns)]))
     wide = pixels.double()
     torch.testing.assert_close(merged.mean, wide.mean((2, 3)), rtol=1e-8, atol=0)
     torch.testing.assert_close(merged.squares / merged.n, wide.var((2, 3), correction=0), rtol=1e-5, atol=0)
@@ -91,8 +91,8 @@ def test_rehearsal_counts_the_work_and_the_space_of_the_run(tmp_path: Path) -> N
             nonlocal total
             total += work
 
-        storage = Storage(50_000, tmp_path, rehearsal)
-        run = Run(storage, side=16, rehearsal=rehearsal, progress=add)
+        storage = RegionStorage(50_000, tmp_path, rehearsal)
+        run = RegionRun(storage, side=16, rehearsal=rehearsal, progress=add)
         whole_of(run, normed, given())
         return total, storage.most_on_disk
 
@@ -101,8 +101,8 @@ def test_rehearsal_counts_the_work_and_the_space_of_the_run(tmp_path: Path) -> N
 
 
 def test_memory_is_given_back_when_nothing_needs_the_pixels() -> None:
-    storage = Storage(2**30, Path())
-    run = Run(storage, side=16)
+    storage = RegionStorage(2**30, Path())
+    run = RegionRun(storage, side=16)
     for _ in range(3):
         whole_of(run, normed, given())
         gc.collect()

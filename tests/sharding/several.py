@@ -34,5 +34,5 @@ def start_all(size: int, arguments: Sequence[str]) -> list[subprocess.Popen[str]
 
 def end_all(processes: Sequence[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
     """Wait for all; returns the exit status of each and what it printed."""
-    outputs = [process.communicate(timeout=100)[0] for process in processes]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
     return [process.returncode for process in processes], outputs

@@ -12,7 +12,7 @@ from hdgan.errors import ConfigError
 from hdgan.sharding import world as sharding
 from hdgan.sharding.environment import ProcessPlace
 from hdgan.sharding.rendezvous import Rendezvous
-from hdgan.sharding.world import World, join_world
+from hdgan.sharding.world import World, join_shards, join_world
 from tests.sharding.several import end_all, environments, start_all
 
 
@@ -120,3 +120,34 @@ def test_one_process_of_a_node_goes_first(monkeypatch: pytest.MonkeyPatch, local
     with World(local_rank, 2, torch.device("cpu"), local_rank).local_main_first():
         done.append("work")
     assert done == order
+
+
+SHARED = """
+import sys, torch
+from hdgan.sharding.world import join_shards
+with join_shards() as world:
+    for total, block in ((0, 1), (1, 4), (2, 1), (7, 2), (12, 2), (13, 100)):
+        items = [f"item {k}" for k in range(total)]
+        own = ((item, world.rank) for item in world.share(items))
+        found = list(world.in_order(own, total, block))
+        assert found == [(item, k % world.size) for k, item in enumerate(items)], (total, block, found)
+    [tensor] = {tuple(one.tolist()) for one in world.all_gather(torch.arange(3))}
+    assert tensor == (0, 1, 2)
+    assert world.from_main(lambda: f"of {world.rank}") == "of 0"
+print("ended")
+"""
+
+
+@pytest.mark.slow
+def test_processes_share_items_and_join_the_results_in_their_order() -> None:
+    codes, outputs = end_all(start_all(3, ["-c", SHARED]))
+    assert codes == [0, 0, 0], outputs
+    assert outputs == ["ended\n"] * 3
+
+
+def test_one_process_has_all_items() -> None:
+    with join_shards("cpu") as world:
+        own = world.share(range(5))
+        assert list(world.in_order((2 * item for item in own), 5)) == [0, 2, 4, 6, 8]
+        assert world.all_gather("a") == ["a"]
+        assert world.from_main(lambda: "b") == "b"
