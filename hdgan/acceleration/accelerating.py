@@ -29,8 +29,8 @@ def accelerate(
     """Let a network use the ops of hdgan, in place.
 
     These become one op each: an instance norm (of planes or volumes) with the ReLU or leaky ReLU, the residual addition
-    and the padding that follow it; average pyramids; the convolution of F.one_hot planes; and instance-wise average
-    pooling. The module stays the same object with the same parts, parameters, state dict and hooks. Only its forward is
+    and the padding that follow it; average pyramids; the convolution of one-hot planes that F.one_hot or scatter_
+    makes; and instance-wise average pooling. The module stays the same object with the same parts, parameters, state dict and hooks. Only its forward is
     replaced, or the forwards of some of its parts. Copies, pickles, torch.compile, torch.export, DataParallel and
     DistributedDataParallel work as before; TorchScript does not take it.
 
@@ -43,7 +43,7 @@ def accelerate(
     Results differ by rounding. There are three more differences. A norm keeps the memory format channels_last, where
     PyTorch's returns contiguous tensors; dropout after it then drops other elements under the same seed. Under autocast
     on a CPU, reflecting and replicating paddings return the dtype that they are given, where PyTorch's return float32.
-    On a GPU, a label beyond the classes of F.one_hot gives zeros, where PyTorch's fails.
+    On a GPU, a label of no class sets no plane, where F.one_hot and scatter_ fail.
 
     Ops choose the fastest implementation for their device (`hdgan.ops.backend`). For images of a few hundred pixels,
     looking at the layers takes longer than the op saves.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ IN_PLACE_OPERATORS = (
     *("itruediv", "ixor"),
 )
 """Names in the module operator, of what `+=` and the like call."""
+_FACTORIES = ("empty", "ones", "rand", "randn", "zeros")
+"""Functions of torch that take a size as a tuple or as several numbers."""
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential, nn.ParameterList, nn.ParameterDict)
 
 
@@ -107,7 +110,7 @@ class _Tracer(fx.Tracer):
         names = [f"tensor_{i}" for i in range(inputs)]
         space: dict[str, Any] = {"call": call}
         exec(f"def traced({', '.join(['self', *names])}): return call({', '.join(['self', *names])})", space)
-        with preserved(root), self.watch.on():
+        with preserved(root), _sizes_as_tuples(), self.watch.on():
             setattr(type(root), self.traced_func_name, space["traced"])
             graph = self.trace(root)
         found = [GlobalRead(module, names, value) for (module, names), value in self.watch.globals.items()]
@@ -174,6 +177,27 @@ class _Tracer(fx.Tracer):
         ):
             raise Untraceable(f"makes a value of the type {type(a).__name__}")
         return a.item() if isinstance(a, np.generic) else super().create_arg(a)
+
+
+@contextmanager
+def _sizes_as_tuples() -> Iterator[None]:
+    """Let torch.zeros(b, c, h, w) be called with stand-ins for its numbers, which it only takes as a tuple."""
+    originals = {name: getattr(torch, name) for name in _FACTORIES}
+
+    def taking_tuple(original: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*size: Any, **options: Any) -> Any:
+            several = len(size) > 1 and any(isinstance(side, fx.Proxy) for side in size)
+            return original(size, **options) if several else original(*size, **options)
+
+        return made
+
+    try:
+        for name, original in originals.items():
+            setattr(torch, name, taking_tuple(original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch, name, original)
 
 
 class _InPlaceProxy(fx.Proxy):

@@ -23,6 +23,7 @@ from hdgan.acceleration.reads import Reads
 from hdgan.acceleration.report import NotReplaced, Replaced
 from hdgan.acceleration.tracing import Trace, trace
 from hdgan.acceleration.watching import Untraceable
+from hdgan.nn.instance_norm_act import keeps_statistics
 
 _SHARDED = "is sharded by FSDP", "accelerate the network before it is sharded"
 _WRAPPERS = {
@@ -137,7 +138,7 @@ class Search:
     def _visit_norm(self, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> None:
         """Give a norm that nothing else could be done with a forward by the op."""
         if calls.eps_of(norm) is None:
-            reason = "keeps running statistics" if norm.running_mean is not None else "has hooks or a class of its own"
+            reason = "keeps running statistics" if keeps_statistics(norm) else "has hooks or a class of its own"
             self._keep(norm, reason)
             return
         source = "def forward(self, x):\n    return norm_alone(self, x)\n"

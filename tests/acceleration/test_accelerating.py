@@ -183,8 +183,8 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """An op that is off by a thousandth."""
     from hdgan.acceleration import calls
 
-    right = calls.instance_norm_act
-    monkeypatch.setattr(calls, "instance_norm_act", lambda *args, **options: right(*args, **options) * 1.001)
+    right = calls.normalised
+    monkeypatch.setattr(calls, "normalised", lambda *args, **options: right(*args, **options) * 1.001)
 
 
 @pytest.mark.usefixtures("wrong")
