@@ -13,8 +13,9 @@ from torch import fx, nn
 
 from hdgan.acceleration import calls
 from hdgan.acceleration.changes import is_fresh, may_move, mutates
-from hdgan.acceleration.nodes import Found, argument_of, only_user
+from hdgan.acceleration.nodes import argument_of, only_user
 from hdgan.acceleration.reads import Reads
+from hdgan.acceleration.report import Found
 from hdgan.acceleration.stems import fuse_stems
 from hdgan.nn import _paddings
 from hdgan.nn.instance_norm_act import keeps_statistics

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from hdgan.acceleration import calls
 from hdgan.acceleration.parity import ParityError, compare
 from hdgan.acceleration.program import IDS, TENSOR, Program, Version, install, is_integer, parameters_of, uninstall
-from hdgan.acceleration.reads import Reads, parts_of
+from hdgan.acceleration.reads import Reads
 from hdgan.acceleration.watching import values_of
+from hdgan.ops._torch_internals import names_in
 
 
 def find_pooling(
@@ -81,7 +82,7 @@ def _program(module: nn.Module, name: str) -> Program:
     )
     names = {"pooled": calls.pooled, "original": type(module).forward}
     flags = tuple(((name,), value) for name, value in values_of(module).items())  # all, since any may be read
-    reads = Reads((), None, parts_of(module), False, flags)
+    reads = Reads((), None, names_in(module), False, flags)
     return Program(type(module), (Version(source, names, (TENSOR, IDS), (reads,)),))
 
 

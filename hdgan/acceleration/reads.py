@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hdgan.ops._torch_internals import has_hooks, is_compiled
+from hdgan.ops._torch_internals import has_hooks, is_compiled, names_in, parts_of
 
 _MISSING = object()
 
@@ -36,7 +36,7 @@ class Reads:
         """Whether all of it is still so."""
         module = root
         for name in self.path:
-            part = module._modules.get(name)
+            part = parts_of(module).get(name)
             if part is None:
                 return False
             module = part
@@ -44,7 +44,7 @@ class Reads:
             return False
         if self.inlined and why_left(module) is not None:
             return False
-        if self.parts is not None and parts_of(module) != self.parts:
+        if self.parts is not None and names_in(module) != self.parts:
             return False
         for names, expected in self.values:
             value: Any = module
@@ -88,12 +88,6 @@ class Shared:
                 value = getattr(value, name, None)
             found.append(value)
         return all(value is found[0] for value in found)
-
-
-def parts_of(module: nn.Module) -> tuple[str, ...]:
-    """The names of the parts, parameters and buffers that a module has."""
-    registries = module._modules, module._parameters, module._buffers
-    return tuple(name for registry in registries for name, held in registry.items() if held is not None)
 
 
 def same(value: Any, expected: Any) -> bool:

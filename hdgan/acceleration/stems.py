@@ -12,7 +12,8 @@ from torch import fx, nn
 
 from hdgan.acceleration import calls
 from hdgan.acceleration.changes import may_move
-from hdgan.acceleration.nodes import Found, argument_of, only_user
+from hdgan.acceleration.nodes import argument_of, only_user
+from hdgan.acceleration.report import Found
 
 if TYPE_CHECKING:
     from hdgan.acceleration.patterns import Rewriter

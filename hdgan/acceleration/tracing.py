@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.reads import GlobalRead, Reads, Shared, parts_of, why_left
+from hdgan.acceleration.reads import GlobalRead, Reads, Shared, why_left
 from hdgan.acceleration.sandbox import preserved
 from hdgan.acceleration.watching import TraceWatch, Untraceable
+from hdgan.ops._torch_internals import names_in
 from hdgan.wording import first_line
 
 IN_PLACE_OPERATORS = (
@@ -130,7 +131,7 @@ class _Tracer(fx.Tracer):
             leads = inlined or grows or path in above or module is root
             if leads or values:
                 kind = self.watch.kinds[module] if leads and module is not root else None
-                yield Reads(path, kind, parts_of(module) if leads else None, inlined, values)
+                yield Reads(path, kind, names_in(module) if leads else None, inlined, values)
 
     def _shared(self) -> Iterator[Shared]:
         root = self.watch.root

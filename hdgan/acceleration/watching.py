@@ -70,7 +70,8 @@ _WRITES = {
 }
 _BLOCKS = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_WITH", "PUSH_EXC_INFO")
 _NAMES, _ATTRIBUTES = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"), ("LOAD_ATTR", "LOAD_METHOD")
-_LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
+LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
+"""Packages whose functions are known and whose objects are left alone."""
 _STATELESS = (ModuleType, type, FunctionType, nn.Module, fx.Proxy)
 """What a forward may find outside of it: a watched function, a class, a part, or a stand-in for a tensor."""
 
@@ -144,7 +145,7 @@ class TraceWatch:
             self.reasons[self.running[-1]] = _HIDDEN[code]
             return
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith("hdgan.acceleration.") or module.split(".")[0] in _LIBRARIES:
+        if module.startswith("hdgan.acceleration.") or module.split(".")[0] in LIBRARIES:
             return
         if code not in self._objections:
             self._objections[code] = _objection(code) or self._note_globals(frame)
@@ -184,7 +185,7 @@ def _is_constant(value: Any) -> bool:
 def _is_stateless(value: Any) -> bool:
     if isinstance(value, MethodType | BuiltinFunctionType):  # such as random.choice, of a generator
         return value.__self__ is None or isinstance(value.__self__, ModuleType | type)
-    return isinstance(value, _STATELESS) or (callable(value) and type(value).__module__.split(".")[0] in _LIBRARIES)
+    return isinstance(value, _STATELESS) or (callable(value) and type(value).__module__.split(".")[0] in LIBRARIES)
 
 
 def values_of(module: nn.Module) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_it_is_found_by_its_results(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("fault", ["images", "large", "gradient"])
-def test_what_only_resembles_it_is_kept(fault: str) -> None:
+def test_what_resembles_pooling_but_differs_is_kept(fault: str) -> None:
     module = Encoder(fault)
     expected = results(module, image(), ids() + 19)
     report = accelerate(module, (image(), ids()))
