@@ -35,10 +35,10 @@ def accelerate(
     torch.export, DataParallel and DistributedDataParallel work as before; TorchScript does not take it.
 
     What the original forward decides in Python is decided once, here. A call for which it would decide otherwise (other
-    flags, options or global constants, an argument that is missing, a part or a method that was exchanged, a hook) runs
-    the original forward. A forward that depends on anything else outside of it, or that changes something, is left as
-    it is, and its parts are looked at one by one. Functions that are no methods are not compared: undo before you
-    replace one that a forward calls. Nor is it compared whether two arguments are the same object.
+    flags, options or global constants, an argument that is missing, a part, method or function that was exchanged, a
+    hook) runs the original forward, as its class has it then. A forward that depends on anything else outside of it, or
+    that changes something, is left as it is, and its parts are looked at one by one. Functions of PyTorch, NumPy and
+    Python itself are not compared, nor are properties, nor whether two arguments are the same object.
 
     Results differ by rounding. There are three more differences. A norm keeps the memory format channels_last, where
     PyTorch's returns contiguous tensors; dropout after it then drops other elements under the same seed. Under autocast

@@ -13,13 +13,14 @@ import operator
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.reads import GlobalRead, Reads, Shared, why_left
+from hdgan.acceleration.reads import GlobalRead, Method, Read, Reads, Shared, why_left
 from hdgan.acceleration.sandbox import preserved
 from hdgan.acceleration.watching import TraceWatch, Untraceable
 from hdgan.ops._torch_internals import names_in
@@ -40,7 +41,7 @@ class Trace:
     """A graph of a module's forward."""
 
     graph: fx.Graph
-    reads: tuple[Reads | GlobalRead | Shared, ...]
+    reads: tuple[Read, ...]
     called: dict[nn.Module, None]
     """The modules that it calls, in order."""
     inlined: dict[nn.Module, None]
@@ -115,7 +116,7 @@ class _Tracer(fx.Tracer):
             setattr(type(root), self.traced_func_name, space["traced"])
             graph = self.trace(root)
         found = [GlobalRead(module, names, value) for (module, names), value in self.watch.globals.items()]
-        return Trace(graph, (*self._reads(), *self._shared(), *found), self._called, self._inlined)
+        return Trace(graph, (*self._reads(), *self._methods(), *self._shared(), *found), self._called, self._inlined)
 
     def _reads(self) -> Iterator[Reads]:
         root = self.watch.root
@@ -129,9 +130,18 @@ class _Tracer(fx.Tracer):
             if grows:
                 open_paths.add(path)
             leads = inlined or grows or path in above or module is root
-            if leads or values:
+            methods = tuple(name for name in self.watch.methods.get(module, ()) if name != "forward")  # see `inlined`
+            if leads or values or methods:
                 kind = self.watch.kinds[module] if leads and module is not root else None
-                yield Reads(path, kind, names_in(module) if leads else None, inlined, values)
+                yield Reads(path, kind, names_in(module) if leads else None, inlined, values, methods)
+
+    def _methods(self) -> Iterator[Method]:
+        kinds = self.watch.kinds
+        found = [(kinds[module], name) for module, names in self.watch.methods.items() for name in names]
+        found += [(kinds[module], "forward") for module in self._called]
+        for kind, name in dict.fromkeys(found):
+            if isinstance(getattr(kind, name, None), FunctionType):
+                yield Method(kind, name)
 
     def _shared(self) -> Iterator[Shared]:
         root = self.watch.root

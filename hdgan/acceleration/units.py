@@ -18,7 +18,7 @@ from hdgan.acceleration import calls
 from hdgan.acceleration.patterns import Rewriter
 from hdgan.acceleration.pooling import find_pooling
 from hdgan.acceleration.program import TENSOR, Program, Version, parameters_of, program_of
-from hdgan.acceleration.reads import Reads
+from hdgan.acceleration.reads import Method, Reads
 from hdgan.acceleration.report import Found
 from hdgan.acceleration.tracing import Trace, trace
 from hdgan.acceleration.watching import Untraceable
@@ -140,7 +140,7 @@ class Search:
             self._keep(norm, reason)
             return
         source = "def forward(self, x):\n    return norm_alone(self, x)\n"
-        version = Version(source, {"norm_alone": calls.norm_alone}, (TENSOR,), ())
+        version = Version(source, {"norm_alone": calls.norm_alone}, (TENSOR,), (Method(type(norm), "forward"),))
         self.programs[norm] = Program(type(norm), (version,))
         self.found.append(Found(self._paths[norm], "instance norm"))
 

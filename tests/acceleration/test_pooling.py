@@ -100,6 +100,13 @@ def test_a_flag_that_changes_later() -> None:
     assert_same(results(module, image(), ids() + 20), results(original, image(), ids() + 20))
 
 
+def test_a_forward_of_the_class_that_is_replaced_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Encoder()
+    accelerate(module, (image(), ids()))
+    monkeypatch.setattr(Encoder, "forward", lambda self, x, ids: x * 2)
+    assert torch.equal(module(image(), ids()), image() * 2)
+
+
 def test_a_forward_that_somebody_replaced_is_not_taken_for_pooling() -> None:
     module = Encoder()
     module.forward = lambda x, ids: module.body(x) * 2  # type: ignore[method-assign]
