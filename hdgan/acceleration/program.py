@@ -143,6 +143,11 @@ def program_of(module: nn.Module) -> Program | None:
     return found if isinstance(found, Program) else None
 
 
+def is_accelerated(kind: type[nn.Module]) -> bool:
+    """Whether a class is that of an accelerated module, whose program looks after its methods."""
+    return _PROGRAM in vars(kind)
+
+
 def install(module: nn.Module, program: Program) -> None:
     """Accelerate a module."""
     module.__class__ = program.kind

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from hdgan.acceleration.program import is_accelerated
 from hdgan.acceleration.reads import GlobalRead, Method, Read, Reads, Shared, why_left
 from hdgan.acceleration.sandbox import preserved
 from hdgan.acceleration.watching import TraceWatch, Untraceable
@@ -140,7 +141,7 @@ class _Tracer(fx.Tracer):
         found = [(kinds[module], name) for module, names in self.watch.methods.items() for name in names]
         found += [(kinds[module], "forward") for module in self._called]
         for kind, name in dict.fromkeys(found):
-            if isinstance(getattr(kind, name, None), FunctionType):
+            if isinstance(getattr(kind, name, None), FunctionType) and not is_accelerated(kind):
                 yield Method(kind, name)
 
     def _shared(self) -> Iterator[Shared]:
@@ -200,6 +201,7 @@ def _sizes_as_tuples() -> Iterator[None]:
             several = len(size) > 1 and any(isinstance(side, fx.Proxy) for side in size)
             return original(size, **options) if several else original(*size, **options)
 
+        made.__module__ = torch.__name__  # whose functions are not compared later
         return made
 
     try:

@@ -196,7 +196,7 @@ def _is_constant(value: Any) -> bool:
 
 
 def _is_own_function(value: Any) -> bool:
-    return isinstance(value, FunctionType) and value.__module__.split(".")[0] not in LIBRARIES
+    return isinstance(value, FunctionType) and str(value.__module__).split(".")[0] not in LIBRARIES
 
 
 def _is_stateless(value: Any) -> bool:

@@ -86,7 +86,7 @@ def test_stems_are_replaced(name: str) -> None:
 @pytest.mark.parametrize("function", [lambda m, x: m.stem(scattered(x)), lambda m, x: m.stem(planes(x[:, 0]))])
 def test_the_planes_are_not_made(function: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     module = Written(function, stem=stem())
-    accelerate(module)
+    assert accelerate(module).replaced[0].what == KIND
     monkeypatch.setattr(calls, "_planes", None)
     assert module(label(2, 1, 12, 10)).shape == (2, 4, 10, 8)
 
@@ -185,7 +185,7 @@ def test_planes_of_another_dtype_are_refused_as_before() -> None:
 @pytest.mark.parametrize(("make", "message"), [(planes, "Class values must be"), (scattered, "out of bounds")])
 def test_labels_of_no_class_are_refused_as_before(bad: int, make: Callable[[Tensor], Tensor], message: str) -> None:
     module = Written(lambda m, x: m.stem(make(x)), stem=stem())
-    accelerate(module)
+    assert accelerate(module).replaced[0].what == KIND
     given = label() if make is planes else label(2, 1, 12, 10)
     given[0, 0, 0] = bad
     with pytest.raises(RuntimeError, match=message):
@@ -194,6 +194,28 @@ def test_labels_of_no_class_are_refused_as_before(bad: int, make: Callable[[Tens
 
 def test_a_padding_that_is_too_large_is_refused_as_before() -> None:
     module = Written(lambda m, x: m.stem(m.pad(planes(x))), stem=stem(), pad=nn.ReflectionPad2d(3))
-    accelerate(module)
+    assert accelerate(module).replaced[0].what == KIND
     with pytest.raises(RuntimeError, match="Padding size should be less"):
         module(label(1, 3, 9))
+
+
+@pytest.mark.parametrize("make", [planes, scattered])
+def test_compile_in_one_graph(make: Callable[[Tensor], Tensor]) -> None:
+    module = Written(lambda m, x: m.stem(m.pad(make(x))), stem=stem(), pad=nn.ReflectionPad2d(1))
+    given = label() if make is planes else label(2, 1, 12, 10)
+    expected = module(given)
+    assert accelerate(module).replaced[0].what == KIND
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(given), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [planes, scattered])
+def test_autocast(make: Callable[[Tensor], Tensor]) -> None:
+    module = Written(lambda m, x: m.stem(make(x)), stem=stem())
+    given = label() if make is planes else label(2, 1, 12, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = module(given)
+        assert accelerate(module).replaced[0].what == KIND
+        found = module(given)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
