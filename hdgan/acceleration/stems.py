@@ -26,7 +26,7 @@ _CAST_OPTIONS = {"dtype", "device", "non_blocking"}
 
 
 @dataclass(frozen=True)
-class _Planes:
+class _OneHotPlanes:
     """One-hot planes in a graph."""
 
     start: fx.Node
@@ -62,7 +62,7 @@ def fuse_stems(rewriter: Rewriter) -> list[Found]:
     return rows
 
 
-def _fuse_stem(rewriter: Rewriter, planes: _Planes) -> Found:
+def _fuse_stem(rewriter: Rewriter, planes: _OneHotPlanes) -> Found:
     where = f"{planes.start.name} (a call in forward)"
     last, members = planes.members[-1], planes.members
     users = list(last.users)
@@ -92,7 +92,7 @@ def _fuse_stem(rewriter: Rewriter, planes: _Planes) -> Found:
     return Found(str(reader.target), f"convolution of {_PLANES}")
 
 
-def _emptied(graph: fx.Graph, planes: _Planes) -> fx.Node:
+def _emptied(graph: fx.Graph, planes: _OneHotPlanes) -> fx.Node:
     """Let an empty tensor take the place of the planes in their casts; the last of these."""
     zeros = planes.zeros
     if zeros is None:
@@ -110,17 +110,17 @@ def _emptied(graph: fx.Graph, planes: _Planes) -> fx.Node:
     return like
 
 
-def _one_hot(node: fx.Node) -> _Planes | None:
+def _one_hot(node: fx.Node) -> _OneHotPlanes | None:
     """The planes that begin with a node, if it is F.one_hot of a map."""
     if node.op != "call_function" or node.target is not F.one_hot:
         return None
     members = _followed(node, lambda after: _is_cast(after) or _is_permute(after))
     if sum(map(_is_permute, members)) != 1:
         return None
-    return _Planes(node, None, argument_of(node, "tensor", 0), argument_of(node, "num_classes", 1, -1), members)
+    return _OneHotPlanes(node, None, argument_of(node, "tensor", 0), argument_of(node, "num_classes", 1, -1), members)
 
 
-def _scattered(node: fx.Node) -> _Planes | None:
+def _scattered(node: fx.Node) -> _OneHotPlanes | None:
     """The planes that begin with a node, if it sets ones in zeros of four dimensions."""
     if node.target not in ("scatter", "scatter_", torch.scatter) or not isinstance(_input(node), fx.Node):
         return None
@@ -135,7 +135,7 @@ def _scattered(node: fx.Node) -> _Planes | None:
     size = _size_of_zeros(zeros)
     if size is None or only_user(zeros) is None:
         return None
-    return _Planes(node, zeros, argument_of(node, "index", 2), size, _followed(node, _is_cast))
+    return _OneHotPlanes(node, zeros, argument_of(node, "index", 2), size, _followed(node, _is_cast))
 
 
 def _followed(node: fx.Node, belongs: Callable[[fx.Node], bool]) -> list[fx.Node]:
