@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeAlias, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from hdgan.models.blocks import as_function, is_plain, prepared_conv
 from hdgan.ops import LabelPlanes, avg_pyramid, label_conv2d, memory_format_of, pad2d
@@ -233,11 +232,13 @@ def _at_least(least: int, size: int) -> int:
     An export for sizes that may be smaller gets a number without an expression, because guards on a maximum would
     exclude the small sizes.
     """
-    if statically_known_true(size >= least):
-        return size
     larger = cast(int, torch.sym_max(size, least))
     if not torch.compiler.is_exporting():
         return larger
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports SymPy
+
+    if statically_known_true(size >= least):
+        return size
     hidden = cast(int, torch.full((), larger, dtype=torch.int64).item())
     torch._check(hidden >= least)
     return hidden
