@@ -37,8 +37,8 @@ def export(
     and compared with the model before it gets its name.
 
     A program of --format aoti is machine code. It runs on the kind of CPU or GPU, on the operating system and with the
-    PyTorch version that it was made with, from Python or C++, and gives wrong pictures or ends with an error elsewhere.
-    Its maps have more pixels a side than the network's multiple, which the file names; it does not check that.
+    PyTorch version that it was made with, from Python or C++, and may end with an error elsewhere. Its maps have more
+    pixels a side than the multiple to which the network pads, as the file says; it refuses smaller ones.
 
     Args:
         run: run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or

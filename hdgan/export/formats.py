@@ -44,6 +44,8 @@ class Format:
     """Reads the program and its metadata as a user would."""
     least_side: Callable[[int], int] = lambda multiple: 3
     """Pixels a side of the smallest maps that a program takes, if its network pads them to this multiple."""
+    checks_sides: bool = False
+    """Whether the program has to refuse smaller maps, since its runtime does not and would make wrong pictures."""
 
 
 def _require_onnx(device: torch.device, precision: Precision) -> None:
@@ -141,7 +143,9 @@ FORMATS: dict[FormatName, Format] = {
     # Inductor takes the output of a convolution for contiguous where its size is an unbacked symbol, though it makes it
     # channels-last, and reads it in the wrong order. From this side on the padded size is an expression of the size
     # (`pad_to_multiple`), and the layout is known.
-    "aoti": Format(".pt2", _require_compiler, _write_aoti, _read_aoti, lambda multiple: multiple + 1),
+    "aoti": Format(
+        ".pt2", _require_compiler, _write_aoti, _read_aoti, lambda multiple: multiple + 1, checks_sides=True
+    ),
 }
 
 

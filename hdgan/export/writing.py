@@ -84,6 +84,7 @@ def export_program(
         _require_new(styles_file)
     size, classes = _training(pipeline)
     least = FORMATS[format].least_side(program.multiple)
+    program.checked_side = least if FORMATS[format].checks_sides else None
     metadata = metadata_of(program, pipeline.config, pipeline.precision, least, size, classes)
     traced = trace(program, pipeline, least)
     with new_files(out.parent.absolute(), last=out.name) as folder:

@@ -186,6 +186,8 @@ def test_a_compiled_encoder(tmp_path: Path) -> None:
     assert (metadata["least_side"], metadata["padded_to_multiple_of"]) == ("5", "4")
     instance = blocks(1, 5, 22, 4).int()
     photo = torch.randint(256, (*instance.shape, 3), dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="a side has fewer than 5 pixels"):
+        run({"photo": photo[:, 1:], "instance": instance[:, 1:]})
     found = run({"photo": photo, "instance": instance})
     styles = pipeline.encode(photo[0].permute(2, 0, 1) / 127.5 - 1, pipeline.read(instance, instance * 1000))
     assert found.shape == (*instance.shape, 2)
