@@ -229,15 +229,15 @@ def pad_to_multiple(x: Input, multiple: int, least: int = 2) -> Input:
 def _at_least(least: int, size: int) -> int:
     """The larger of both.
 
-    An export for sizes that may be smaller gets a number without an expression, because guards on a maximum would
-    exclude the small sizes.
+    An export for sizes that may be smaller, or that may be one, gets a number without an expression, because guards
+    would exclude the small sizes.
     """
     larger = cast(int, torch.sym_max(size, least))
     if not torch.compiler.is_exporting():
         return larger
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports SymPy
 
-    if statically_known_true(size >= least):
+    if statically_known_true(size >= max(least, 2)):
         return size
     hidden = cast(int, torch.full((), larger, dtype=torch.int64).item())
     torch._check(hidden >= least)
