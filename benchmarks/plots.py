@@ -14,7 +14,19 @@ from hdgan.files import atomic_file
 _COLOURS = dict(
     zip(
         IMPLEMENTATIONS,
-        ("#888888", "#b07aa1", "#9c755f", "#4e79a7", "#4e79a7", "#f28e2b", "#edc948", "#e15759", "#59a14f", "#000000"),
+        (
+            "#888888",
+            "#b07aa1",
+            "#9c755f",
+            "#4e79a7",
+            "#4e79a7",
+            "#f28e2b",
+            "#edc948",
+            "#e15759",
+            "#59a14f",
+            "#76b7b2",
+            "#000000",
+        ),
         strict=True,
     )
 )

@@ -30,8 +30,10 @@ OF_OPS = ("eager", *COMPILED, "cpu", "cuda", "triton")
 GRAPH = "cuda-graph"
 """Our CUDA kernels, replayed from a CUDA graph."""
 OF_NETWORKS = (*OF_OPS, GRAPH, "nvidia")
-IMPLEMENTATIONS = (*OF_NETWORKS, "scatter", "hdgan")
-"""PyTorch, our backends, NVIDIA's code, torch.scatter, and hdgan as a whole where there is nothing to compare."""
+BOTH = "compile-hdgan"
+"""Another project's network after `hdgan.accelerate`, compiled."""
+IMPLEMENTATIONS = (*OF_NETWORKS, "scatter", BOTH, "hdgan")
+"""PyTorch, our backends, NVIDIA's code, torch.scatter, both of us, and hdgan where there is nothing to compare."""
 
 Where = Literal["anywhere", "gpu", "named"]
 """Where a case runs by default; a "named" one runs only if its name is given, as do the others elsewhere."""
@@ -283,7 +285,8 @@ def compiled(function: Function, implementation: str) -> Function:
     """The function compiled by torch.compile, for the shapes of its first call."""
     torch.compiler.reset()  # or the compiler would count the shapes of other rows against its limit, and give up
     _keep_buffers()
-    return torch.compile(function, fullgraph=True, dynamic=False, mode=COMPILED[implementation])
+    mode = COMPILED["compile" if implementation == BOTH else implementation]
+    return torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
 
 
 def _keep_buffers() -> None:

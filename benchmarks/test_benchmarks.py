@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from hdgan.benchmarks.runner import COMPILED, check
+from hdgan.benchmarks.runner import BOTH, COMPILED, check
 from hdgan.benchmarks.suite import Case, Selection, available, choose
 from hdgan.benchmarks.timing import exact_float32
 from hdgan.devices import choose_device
@@ -26,7 +26,7 @@ ROUNDS = {"cpu": 9, "cuda": 50}
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.getoption
     device = choose_device(option("--device"))
-    left_out = set(COMPILED) if option("--no-compile") else set()
+    left_out = {*COMPILED, BOTH} if option("--no-compile") else set()
     implementations = tuple(name for name in available(device) if name not in left_out)
     cases = [
         replace(case, context=replace(case.context, implementations=(implementation,)))

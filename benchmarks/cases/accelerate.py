@@ -1,4 +1,5 @@
-"""Others' networks, as they are, compiled, and after `hdgan.accelerate`: the forward pass, and the step of the weights.
+"""Others' networks, as they are, compiled, after `hdgan.accelerate`, and both: the forward pass, and the step of the
+weights.
 
 The look-alikes of `hdgan.benchmarks.foreign` have the layers of the originals. "both" is what a training step does with
 the network: forward, and the gradients of all parameters. A convolution's bias before a norm has a gradient of rounding
@@ -23,7 +24,18 @@ from hdgan.benchmarks import foreign
 from hdgan.benchmarks.cases.networks import DEPTH_SLACK, dense_condition
 from hdgan.benchmarks.cases.step import SLACK
 from hdgan.benchmarks.plain import wide_copy
-from hdgan.benchmarks.runner import COMPILED, TOLERANCE, Benchmark, Context, Cost, Trial, bytes_of, compiled
+from hdgan.benchmarks.runner import (
+    BOTH,
+    COMPILED,
+    OF_OPS,
+    TOLERANCE,
+    Benchmark,
+    Context,
+    Cost,
+    Trial,
+    bytes_of,
+    compiled,
+)
 from hdgan.benchmarks.shapes import CONDITION, CONDITION_AND_IMAGE, scene_maps
 
 SIDE = 256
@@ -136,23 +148,28 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
 
 
 def _function(network: nn.Module, implementation: str, inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    """The network as an implementation runs it: as it is, compiled, or accelerated, on one of our backends."""
+    """The network as an implementation runs it: as it is, compiled, or accelerated, on one of our backends, or both."""
     if implementation == "eager":
         return network
-    if implementation in COMPILED and isinstance(network, foreign.Pix2PixHDEncoder):
-        network.model = compiled(network.model, implementation)  # type: ignore[assignment]  # its loop has no graph
-        return network
-    if implementation in COMPILED:
-        return compiled(network, implementation)
-    # The loop over instances is only replaced if an example shows what it computes; a corner of the image is enough.
-    corner = tuple(t[..., :CORNER, :CORNER] for t in inputs)
-    accelerate(network, corner if isinstance(network, foreign.Pix2PixHDEncoder) else None)
+    if implementation not in COMPILED:
+        # The loop over instances is only replaced if an example shows what it computes; a corner of it is enough.
+        corner = tuple(t[..., :CORNER, :CORNER] for t in inputs)
+        accelerate(network, corner if isinstance(network, foreign.Pix2PixHDEncoder) else None)
+    if implementation in (BOTH, *COMPILED):
+        return _compiled(network, implementation)
 
     def run(*inputs: Tensor) -> Any:
         with ops.backend(implementation):
             return network(*inputs)
 
     return run
+
+
+def _compiled(network: nn.Module, implementation: str) -> Callable[..., Any]:
+    if isinstance(network, foreign.Pix2PixHDEncoder):  # neither its loop nor the number of instances has a graph
+        network.model = compiled(network.model, implementation)  # type: ignore[assignment]
+        return network
+    return compiled(network, implementation)
 
 
 def _cost(truth: _NetworkPasses, of_inputs: int, of_weights: int) -> dict[str, Cost]:
@@ -166,4 +183,4 @@ def _cost(truth: _NetworkPasses, of_inputs: int, of_weights: int) -> dict[str, C
     return {"forward": forward, "both": forward + backward}
 
 
-BENCHMARK = Benchmark("accelerate", dict.fromkeys(CASES, "anywhere"), setup, clock="call")
+BENCHMARK = Benchmark("accelerate", dict.fromkeys(CASES, "anywhere"), setup, (*OF_OPS, BOTH), clock="call")

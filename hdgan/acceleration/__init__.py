@@ -6,6 +6,6 @@ print(hdgan.accelerate(network, example))
 
 from hdgan.acceleration.accelerating import accelerate, undo
 from hdgan.acceleration.parity import Parity, ParityError
-from hdgan.acceleration.report import NotReplaced, Replaced, Report
+from hdgan.acceleration.report import Found, Report
 
-__all__ = ["NotReplaced", "Parity", "ParityError", "Replaced", "Report", "accelerate", "undo"]
+__all__ = ["Found", "Parity", "ParityError", "Report", "accelerate", "undo"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from hdgan.acceleration.nested import tensors_in, with_tensors
 from hdgan.acceleration.parity import Arguments, Parity, compare
 from hdgan.acceleration.program import Program, install, program_of, uninstall
 from hdgan.acceleration.report import Report
@@ -29,21 +29,21 @@ def accelerate(
     """Let a network use the ops of hdgan, in place.
 
     These become one op each: an instance norm (of planes or volumes) with the ReLU or leaky ReLU, the residual addition
-    and the padding that follow it; average pyramids; the convolution of F.one_hot planes; and instance-wise average
-    pooling. The module stays the same object with the same parts, parameters, state dict and hooks. Only its forward is
-    replaced, or the forwards of some of its parts. Copies, pickles, torch.compile, torch.export, DataParallel and
-    DistributedDataParallel work as before; TorchScript does not take it.
+    and the padding that follow it; average pyramids; the convolution of one-hot planes that F.one_hot or scatter_
+    makes; and instance-wise average pooling. The module stays the same object with the same parts, parameters, state
+    dict and hooks. Only its forward is replaced, or the forwards of some of its parts. Copies, pickles, torch.compile,
+    torch.export, DataParallel and DistributedDataParallel work as before; TorchScript does not take it.
 
     What the original forward decides in Python is decided once, here. A call for which it would decide otherwise (other
-    flags, options or global constants, an argument that is missing, a part that was exchanged, a hook) runs the
-    original forward. A forward that depends on anything else outside of it, or that changes something, is left as it
-    is, and its parts are looked at one by one. Code is not compared: undo before you replace a method or function that
-    a forward calls. Nor is it compared whether two arguments are the same object.
+    flags, options or global constants, an argument that is missing, a part, method or function that was exchanged, a
+    hook) runs the original forward, as its class has it then. A forward that depends on anything else outside of it, or
+    that changes something, is left as it is, and its parts are looked at one by one. Functions of PyTorch, NumPy and
+    Python itself are not compared, nor are properties, nor whether two arguments are the same object.
 
     Results differ by rounding. There are three more differences. A norm keeps the memory format channels_last, where
     PyTorch's returns contiguous tensors; dropout after it then drops other elements under the same seed. Under autocast
     on a CPU, reflecting and replicating paddings return the dtype that they are given, where PyTorch's return float32.
-    On a GPU, a label beyond the classes of F.one_hot gives zeros, where PyTorch's fails.
+    On a GPU, a label of no class sets no plane, where F.one_hot and scatter_ fail.
 
     Ops choose the fastest implementation for their device (`hdgan.ops.backend`). For images of a few hundred pixels,
     looking at the layers takes longer than the op saves.
@@ -71,7 +71,7 @@ def accelerate(
     if program_of(module) is not None:
         return Report(type(module).__name__, comparisons=[], notes=["accelerated already: nothing was changed"])
     arguments = None if example is None else _arguments(example)
-    if any(isinstance(x, Tensor) and x.is_meta for x in pytree.tree_leaves(arguments)):
+    if any(x.is_meta for _, x in tensors_in(arguments)):
         raise ValueError("accelerate: expected an example with values, got one on the device meta")
     given: Given = {} if arguments is None else _calls(module, arguments)
     search = Search(module, given, {module.get_submodule(name) for name in skip})
@@ -87,7 +87,7 @@ def accelerate(
             uninstall(part)
         raise
     modules = [path for path, part in module.named_modules() if part in programs]
-    return Report(type(module).__name__, search.replaced, search.kept, modules, comparisons)
+    return Report(type(module).__name__, search.found, modules, comparisons)
 
 
 def undo(module: nn.Module) -> None:
@@ -140,12 +140,12 @@ def _calls(module: nn.Module, arguments: Arguments) -> Given:
     given: dict[nn.Module, tuple[tuple[Any, ...], Mapping[str, Any]]] = {}
 
     def note(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given.setdefault(part, pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs)))
+        given.setdefault(part, with_tensors((args, kwargs), Tensor.clone))
 
     parts = [part for part in module.modules() if any(True for _ in part.children())]
     parts = [part for part in parts if not isinstance(part, torch.jit.ScriptModule)]
     handles = [part.register_forward_pre_hook(note, with_kwargs=True) for part in parts]
-    args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, arguments)
+    args, kwargs = with_tensors(arguments, Tensor.clone)
     try:
         with sandbox(module):
             module(*args, **kwargs)

@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.acceleration.reads import why_left
-from hdgan.nn.label_conv2d import PAD_MODES
-from hdgan.ops import avg_pyramid, instance_mean, instance_norm_act, label_conv2d, pad2d
+from hdgan.nn import _paddings
+from hdgan.nn.instance_norm_act import keeps_statistics, normalised
+from hdgan.nn.label_conv2d import LabelConvOptions, convolved, options_of
+from hdgan.ops import avg_pyramid, instance_mean, pad2d
 from hdgan.ops.instance_norm_act import Activation, PadMode
 
 Norm = nn.Module | float
@@ -27,11 +29,6 @@ Act = nn.Module | float | None
 Pad = nn.Module | tuple[PadMode, int] | None
 """A layer, or the mode and the pixels of a call of F.pad, or nothing."""
 NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
-_PAD_MODES: dict[type, PadMode] = {
-    nn.ReflectionPad2d: "reflect",
-    nn.ReplicationPad2d: "replicate",
-    nn.ZeroPad2d: "zero",
-}
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -44,9 +41,9 @@ def eps_of(norm: Norm) -> float | None:
     """The eps of an instance norm that takes the statistics of its input; None for anything else."""
     if not isinstance(norm, nn.Module):
         return norm
-    if not is_bare(norm, *NORMS) or norm.running_mean is not None or norm.running_var is not None:
+    if not is_bare(norm, *NORMS) or keeps_statistics(norm):
         return None
-    return float(norm.eps)
+    return float(norm.eps)  # type: ignore[arg-type]
 
 
 def activation_of(act: Act) -> tuple[Activation, float] | None:
@@ -70,10 +67,10 @@ def padding_of(pad: Pad) -> tuple[PadMode, int] | None:
         return "zero", 0
     if not isinstance(pad, nn.Module):
         return pad
-    if not is_bare(pad, *_PAD_MODES):
+    if not is_bare(pad, *_paddings.OF_LAYERS):
         return None
     sides: Any = pad.padding
-    return (_PAD_MODES[type(pad)], int(sides[0])) if len(set(sides)) == 1 and sides[0] > 0 else None
+    return (_paddings.OF_LAYERS[type(pad)], int(sides[0])) if len(set(sides)) == 1 and sides[0] > 0 else None
 
 
 def is_pyramid_pool(pool: nn.Module) -> bool:
@@ -114,11 +111,8 @@ def norm_act(
         weight, bias = norm.weight, norm.bias  # type: ignore[assignment]
     kind, slope = activation
     mode, pixels = padding
-    options: Any = {"negative_slope": slope, "eps": eps, "pad": pixels, "pad_mode": mode}
-    if x.dim() == 4:
-        return instance_norm_act(x, weight, bias, residual, kind, **options)
-    rows = None if residual is None else residual.flatten(2, 3)  # a volume is a plane of D * H rows
-    return instance_norm_act(x.flatten(2, 3), weight, bias, rows, kind, **options).unflatten(2, x.shape[2:4])
+    options: Any = {"activation": kind, "negative_slope": slope, "eps": eps, "pad": pixels, "pad_mode": mode}
+    return normalised(x, weight, bias, residual, **options)
 
 
 def _suits(x: Tensor, norm: Norm, residual: Tensor | None, margin: int, padding: tuple[PadMode, int]) -> bool:
@@ -162,7 +156,7 @@ def _one_by_one(
 def norm_alone(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
     """What an instance norm computes whose own forward is replaced by this one."""
     own = nn.InstanceNorm2d if isinstance(norm, nn.InstanceNorm2d) else nn.InstanceNorm3d
-    as_usual = norm.running_mean is None and x.dim() == NORMS.index(own) + 4 and x.shape[1] == norm.num_features
+    as_usual = not keeps_statistics(norm) and x.dim() == NORMS.index(own) + 4 and x.shape[1] == norm.num_features
     if as_usual and _suits(x, norm.eps, None, 0, ("zero", 0)):
         return norm_act(x, norm.eps, weight=norm.weight, bias=norm.bias)
     return own.forward(norm, x)
@@ -184,54 +178,60 @@ def pyramid(x: Tensor, pools: Sequence[nn.Module | None]) -> list[Tensor]:
     return levels[1:]
 
 
-def label_stem(label: Tensor, n_labels: int, conv: nn.Conv2d, pad: Pad = None) -> Tensor:
+def label_stem(label: Tensor, classes: int | Sequence[int], like: Tensor, conv: nn.Conv2d, pad: Pad = None) -> Tensor:
     """conv(pad(one-hot planes of a label map)), by `hdgan.ops.label_conv2d` if that computes the same.
 
     Args:
-        label: [B, H, W] int64.
-        n_labels: number of planes.
+        label: int64, [B, H, W] for F.one_hot, [B, 1, H, W] for scatter.
+        classes: the number of planes that F.one_hot makes; or the size of the zeros that scatter sets, (B, n, H, W).
+        like: an empty tensor with the dtype of the planes, on their device.
         conv: the layer.
         pad: the padding before it.
     """
     options = stem_options(conv, pad)
-    if options is None or not _suits_stem(label, n_labels, conv, options):
-        planes = F.one_hot(label, n_labels).permute(0, 3, 1, 2).to(conv.weight.dtype)
-        return conv(_padded(planes, pad))
-    stride, mode, pixels = options
-    weight, bias = conv.weight, conv.bias
-    y = label_conv2d(label, None, weight, stride=stride, padding=pixels, pad_mode=mode)
-    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+    if isinstance(options, str) or not _suits_stem(label, classes, like, conv, options):
+        return conv(_padded(_planes(label, classes, like), pad))
+    return convolved(label, None, conv.weight, conv.bias, options)
 
 
-def stem_options(conv: nn.Module | None, pad: Pad) -> tuple[int, PadMode, int] | None:
-    """Stride, mode and pixels of padding as label_conv2d takes them; None where it does not compute the same."""
+def stem_options(conv: nn.Module | None, pad: Pad) -> LabelConvOptions | str:
+    """How label_conv2d is called for a convolution behind a padding; or why it does not compute the same."""
     outer = padding_of(pad)
-    if conv is None or outer is None or not is_bare(conv, nn.Conv2d) or isinstance(conv.padding, str):
-        return None
-    pairs: list[Any] = [conv.kernel_size, conv.stride, conv.padding]
-    if any(first != second for first, second in pairs) or conv.dilation != (1, 1) or conv.groups != 1:
-        return None
-    inner = int(pairs[2][0])
-    if inner and outer[1]:
-        return None  # two paddings, of which the second may reflect the first
-    if not inner:
-        return int(pairs[1][0]), outer[0], outer[1]
-    mode = PAD_MODES.get(str(conv.padding_mode))
-    return None if mode is None else (int(pairs[1][0]), mode, inner)
+    if conv is None or outer is None or not is_bare(conv, nn.Conv2d):
+        return "the convolution or its padding is of another class, or has hooks"
+    mode, pixels = outer
+    return options_of(conv, pixels, mode)  # type: ignore[arg-type]
 
 
-def _suits_stem(label: Tensor, n_labels: int, conv: nn.Module, options: tuple[int, PadMode, int]) -> bool:
+def _suits_stem(
+    label: Tensor, classes: int | Sequence[int], like: Tensor, conv: nn.Module, options: LabelConvOptions
+) -> bool:
+    """Whether the op takes these tensors, and the layers would take them too."""
     weight: Any = conv.weight
-    if label.dim() != 3 or label.dtype != torch.int64 or label.numel() == 0 or weight.dtype not in _DTYPES:
+    if isinstance(classes, int):
+        n_labels, are_planes = classes, label.dim() == 3
+    else:
+        batch, n_labels, *size = classes
+        are_planes = label.shape == (batch, 1, *size)
+    if not are_planes or label.dtype != torch.int64 or label.numel() == 0:
         return False
-    _, mode, pixels = options
-    height, width = label.shape[1:]
-    fits = min(height, width) + 2 * pixels >= weight.shape[2] and (mode != "reflect" or pixels < min(height, width))
-    if not fits or weight.shape[1] != n_labels or weight.shape[2] > 59 or label.device != weight.device:
+    if weight.dtype not in _DTYPES or like.dtype != weight.dtype or not like.device == label.device == weight.device:
+        return False
+    height, width = label.shape[-2:]
+    smallest, reflects = min(height, width), options.pad_mode == "reflect"
+    if smallest + 2 * options.padding < weight.shape[2] or (reflects and options.padding >= smallest):
+        return False
+    if weight.shape[1] != n_labels or weight.shape[2] > 59:
         return False
     if label.is_cuda or torch.compiler.is_compiling():
-        return True  # one_hot does not look at the values there
+        return True  # PyTorch does not look at the values there before the kernel runs
     return bool(label.min() >= 0) and bool(label.max() < n_labels)
+
+
+def _planes(label: Tensor, classes: int | Sequence[int], like: Tensor) -> Tensor:
+    if isinstance(classes, int):
+        return F.one_hot(label, classes).permute(0, 3, 1, 2).to(like)
+    return like.new_zeros(classes).scatter_(1, label, 1)
 
 
 def _padded(y: Tensor, pad: Pad) -> Tensor:

@@ -1,21 +1,10 @@
-"""What the searches for patterns share: nodes of a graph, and what was found in it."""
+"""What the searches for patterns ask of the nodes of a graph."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
-
-
-@dataclass(frozen=True)
-class Found:
-    """Operations that one op replaces, or a norm that it does not."""
-
-    where: str
-    """The path of the first layer, from the traced module; or the name of a call in its forward."""
-    what: str
-    why_not: str | None = None
 
 
 def argument_of(node: fx.Node, name: str, place: int, default: Any = None) -> Any:

@@ -15,15 +15,15 @@ by a thousandth; a fault fails every time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from hdgan.acceleration.nested import tensors_in, with_tensors
 from hdgan.acceleration.sandbox import SEED, gpus_of, sandbox
 from hdgan.errors import HdganError
 from hdgan.wording import first_line
@@ -54,6 +54,8 @@ class Parity:
     difference: float = 0.0
     """Root mean square of the difference, over that of the largest output or gradient."""
     allowed: float = 0.0
+    fault: str = ""
+    """What cannot be compared since only one of the two has it, or in another form; a sentence."""
     note: str = ""
     """Why nothing was compared, if that is so."""
 
@@ -65,13 +67,13 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        return self.difference <= self.allowed
+        return not self.fault and self.difference <= self.allowed
 
     def __str__(self) -> str:
         if self.note:
             return f"{self.mode}, {self.note}"
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"{self.mode}, {dtype}: {self.difference:.1e} of {self.what}, {self.allowed:.1e} allowed"
+        setting = f"{self.mode}, {str(self.dtype).removeprefix('torch.')}"
+        return f"{setting}: {self.fault or f'{self.difference:.1e} of {self.what}, {self.allowed:.1e} allowed'}"
 
 
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
@@ -98,7 +100,7 @@ def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], An
         made.append(_compare_once(module, arguments, originally, mode, in_float64, summed))
         if not made[-1].passed:
             raise ParityError(
-                f"accelerate: {name} was left as it was, because {made[-1].what} would differ: {made[-1]}; "
+                f"accelerate: {name} was left as it was, because {made[-1].what} would differ ({made[-1]}); "
                 "leave out parts by skip to find the one that cannot be replaced, and please report it"
             )
     if all(one.note for one in made):
@@ -124,10 +126,11 @@ def _compare_once(
                 return Parity(mode, note=f"not compared{where}: the original raises {first_line(error)}")
             moved = [run(shift, rounding) for rounding in range(1, DRAWS + 1)]
         try:
-            worst = _worst(mode, first, moved, run(shift), math.sqrt(summed))
+            accelerated = run(shift)
         except Exception as error:
             name = type(module).__name__
             raise ParityError(f"accelerate: {name} was left as it was: it would raise {first_line(error)}") from error
+        worst = _worst(mode, first, moved, accelerated, math.sqrt(summed))
         if worst.passed:
             break
     return worst
@@ -139,6 +142,8 @@ class _Tensors:
 
     outputs: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
+    kind: str
+    """The class of what was returned."""
 
 
 class _Run:
@@ -162,20 +167,34 @@ class _Run:
             rounding: if it is not 0, the number of the draw in which everything given is changed by one rounding.
         """
         change = _Changes(self._in_float64, self.contiguous, rounding)
-        leaves, spec = pytree.tree_flatten(self._arguments)
-        inputs = [change.input(x, shift) if isinstance(x, Tensor) else x for x in leaves]
-        # Copies that are no leaves, since the module may change its input in place.
-        args, kwargs = pytree.tree_unflatten([x.clone() if isinstance(x, Tensor) else x for x in inputs], spec)
+        inputs: list[Tensor] = []
+
+        def given(x: Tensor) -> Tensor:
+            inputs.append(change.input(x, shift))
+            return inputs[-1].clone()  # which is no leaf, since the module may change its input in place
+
+        args, kwargs = with_tensors(self._arguments, given)
         with sandbox(self._module, change.state) as parameters:
             self._module.train(self._training)
             before = _generators(self._module)
-            made = pytree.tree_leaves(self._module(*args, **kwargs))
+            made = self._module(*args, **kwargs)
             self.drew |= any(not torch.equal(*states) for states in zip(before, _generators(self._module), strict=True))
-            outputs = {f"output {i}": x for i, x in enumerate(made) if isinstance(x, Tensor)}
-            sources = {f"the gradient of input {i}": x for i, x in enumerate(inputs) if _differentiable(x)}
-            sources |= {f"the gradient of {name}": p for name, p in parameters.items() if _differentiable(p)}
-            gradients = _gradients([x for x in outputs.values() if _differentiable(x)], sources, change)
-        return _Tensors({name: x.detach() for name, x in outputs.items()}, gradients)
+            outputs = {path: _comparable(x) for path, x in tensors_in(made, "output")}
+            named = (*zip(_names(self._arguments), inputs, strict=True), *parameters.items())
+            sources = {f"the gradient of {name}": x for name, x in named if x.requires_grad}
+            gradients = _gradients([x for x in outputs.values() if x.requires_grad], sources, change)
+        return _Tensors({name: x.detach() for name, x in outputs.items()}, gradients, type(made).__name__)
+
+
+def _names(arguments: Arguments) -> Iterator[str]:
+    """What the tensors in arguments are called, in order."""
+    for name, value in (*enumerate(arguments[0]), *arguments[1].items()):
+        yield from (path for path, _ in tensors_in(value, f"input {name}"))
+
+
+def _comparable(x: Tensor) -> Tensor:
+    x = x if x.layout is torch.strided else x.to_dense()
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 class _Changes:
@@ -225,10 +244,6 @@ def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
 
 
-def _differentiable(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.requires_grad
-
-
 def _gradients(outputs: Sequence[Tensor], sources: Mapping[str, Tensor], change: _Changes) -> dict[str, Tensor]:
     """Those of a random combination of the outputs."""
     if not outputs or not sources:
@@ -244,9 +259,9 @@ def _worst(mode: str, first: _Tensors, moved: Sequence[_Tensors], accelerated: _
     made = []
     for part in ("outputs", "gradients"):
         known, found, *others = (getattr(tensors, part) for tensors in (first, accelerated, *moved))
-        if known.keys() != found.keys():
-            names = ", ".join(sorted(known.keys() ^ found.keys()))
-            return Parity(mode, None, f"the presence of {names}", float("inf"))
+        for name in (name for name in {**known, **found} if name not in known or name not in found):
+            giver, x = ("original", known[name]) if name in known else ("accelerated module", found[name])
+            return Parity(mode, x.dtype, name, fault=f"only the {giver} gives {name}")
         for name, x in known.items():
             if not x.isfinite().all():
                 return Parity(mode, note=f"not compared: {name} of the original is not finite")
@@ -255,17 +270,25 @@ def _worst(mode: str, first: _Tensors, moved: Sequence[_Tensors], accelerated: _
             changed = [other[name] for other in others]
             made.append(_comparison(mode, name, x, changed, found[name], largest, roundings))
     if not made:
-        return Parity(mode, note="not compared: the original gives no tensors")
+        return Parity(mode, note=f"not compared: in what the original gives, of the type {first.kind}, is no tensor")
     if all(one.passed for one in made) and any(one.is_rounding for one in made):
         return Parity(mode, note="not compared: what the original makes of this example is rounding errors")
-    return max(made, key=lambda one: one.difference / one.allowed if one.allowed else float("inf") * one.difference)
+    return max(made, key=_excess)
+
+
+def _excess(one: Parity) -> float:
+    """How many times as much as allowed a difference is; infinite if there is no such number."""
+    if one.allowed and math.isfinite(one.difference):
+        return one.difference / one.allowed
+    return 0.0 if one.passed else float("inf")
 
 
 def _comparison(
     mode: str, name: str, x: Tensor, moved: Sequence[Tensor], found: Tensor, largest: float, roundings: float
 ) -> Parity:
     if x.shape != found.shape or x.dtype != found.dtype:
-        return Parity(mode, x.dtype, f"the shape or dtype of {name}", float("inf"), 0.0)
+        one, other = (f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in (found, x))
+        return Parity(mode, x.dtype, name, fault=f"{name} is {one} instead of {other}")
     if not x.is_floating_point():
         return Parity(mode, x.dtype, name, float((x != found).sum()), 0.0)
     scale = largest or 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -12,10 +12,13 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from hdgan.acceleration import calls
-from hdgan.acceleration.aliases import Aliases, is_fresh, mutates
-from hdgan.acceleration.nodes import Found, argument_of, only_user
+from hdgan.acceleration.changes import is_fresh, may_move, mutates
+from hdgan.acceleration.nodes import argument_of, only_user
 from hdgan.acceleration.reads import Reads
+from hdgan.acceleration.report import Found
 from hdgan.acceleration.stems import fuse_stems
+from hdgan.nn import _paddings
+from hdgan.nn.instance_norm_act import keeps_statistics
 from hdgan.wording import count
 
 _NOTHINGS = (nn.Identity, nn.Dropout, nn.Dropout2d)
@@ -23,7 +26,6 @@ _NOTHINGS = (nn.Identity, nn.Dropout, nn.Dropout2d)
 _RELUS = (F.relu, torch.relu, F.relu_, torch.relu_)
 _ADDS: tuple[Any, ...] = (operator.add, torch.add)
 _ADDS_IN_PLACE: tuple[Any, ...] = (operator.iadd,)
-_PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "constant": "zero"}
 
 
 class _LeftLayer(nn.Module):
@@ -49,7 +51,6 @@ class Rewriter:
         self._paths = {module: path for path, module in root.named_modules()}
         self.found: list[Found] = []
         self._fused: dict[fx.Node, Found] = {}
-        self._aliases = Aliases(self.layer, graph)
 
     def rewrite(self) -> list[Found]:
         """Change the graph, and say what was found in it."""
@@ -85,7 +86,7 @@ class Rewriter:
         """What a norm reads and how norm_act is called for it; or why not."""
         layer = self.layer(node)
         if layer is not None:
-            if layer.running_mean is not None:
+            if keeps_statistics(layer):
                 return "keeps running statistics"
             if calls.eps_of(layer) is None:
                 return "is not nn.InstanceNorm2d or nn.InstanceNorm3d itself, or has hooks"
@@ -126,10 +127,15 @@ class Rewriter:
             return None
         sides, mode = argument_of(node, "pad", 1), argument_of(node, "mode", 2, "constant")
         value = argument_of(node, "value", 3)
-        if not isinstance(sides, list | tuple) or len(sides) != 4 or mode not in _PAD_MODES or value not in (None, 0):
+        if (
+            not isinstance(sides, list | tuple)
+            or len(sides) != 4
+            or mode not in _paddings.OF_CALLS
+            or value not in (None, 0)
+        ):
             return None
         equal = all(isinstance(side, int) and side == sides[0] > 0 for side in sides)
-        return (_PAD_MODES[mode], sides[0]) if equal else None
+        return (_paddings.OF_CALLS[mode], sides[0]) if equal else None
 
     def _addend(self, node: fx.Node, chain: fx.Node) -> fx.Node | None:
         """What a node adds to a chain, if it is a sum of the two that leaves its other operand alone."""
@@ -182,11 +188,12 @@ class Rewriter:
         after = only_user(norm)
         if after is not None and (act := self._act(after)) is not None:
             members.append(after)
-            words.append("LeakyReLU" if (calls.activation_of(act) or ("relu",))[0] == "leaky_relu" else "ReLU")
+            kind, _ = calls.activation_of(act)  # type: ignore[misc]
+            words.append({"relu": "ReLU", "leaky_relu": "LeakyReLU"}[kind])
             options["act"] = act
             after = only_user(after)
         addend = None if after is None else self._addend(after, members[-1])
-        if after is not None and addend is not None and self.may_move(x, norm, after, members):
+        if after is not None and addend is not None and may_move(x, norm, after, members, self.layer):
             members.append(after)
             words.append("residual")
             options["residual"], place = addend, after
@@ -195,15 +202,10 @@ class Rewriter:
         with self.graph.inserting_before(place):
             references = {name: self.reference(value) for name, value in options.items()}
             fused = self.graph.call_function(calls.norm_act, (x, references.pop("norm")), references)
-        self._aliases.replaced(fused, members)
         members[-1].replace_all_uses_with(fused)
         for member in reversed(members):
             self.graph.erase_node(member)
         self._fused[fused] = Found(where, " + ".join(words))
-
-    def may_move(self, read: fx.Node, start: fx.Node, end: fx.Node, members: list[fx.Node]) -> bool:
-        """Whether what `start` reads is still the same at `end`."""
-        return not any(node not in members and self._aliases.changes(node, read) for node in _between(start, end))
 
     def _absorb_pads(self, fused: fx.Node) -> None:
         """Let a fused norm write the padded tensor, if all that reads it can do with that."""
@@ -236,7 +238,7 @@ class Rewriter:
         chain = [first]
         while True:
             below = [user for user in chain[-1].users if self._is_pool(user) and user.args[0] is chain[-1]]
-            if not below or not self.may_move(chain[-1], first, below[0], chain):
+            if not below or not may_move(chain[-1], first, below[0], chain, self.layer):
                 break
             chain.append(below[0])
         where = str(first.target) if self.layer(first) is not None else f"{first.name} (a call in forward)"
@@ -245,7 +247,6 @@ class Rewriter:
             levels = self.graph.call_function(calls.pyramid, (first.args[0], pools))
             for level, node in enumerate(chain):
                 result = self.graph.call_function(operator.getitem, (levels, level))
-                self._aliases.replaced(result, [node])
                 node.replace_all_uses_with(result)
         for node in reversed(chain):
             self.graph.erase_node(node)
@@ -267,13 +268,6 @@ def _bound(function: Callable[..., Any], node: fx.Node) -> dict[str, Any]:
 
 def _adds_in_place(node: fx.Node) -> bool:
     return node.target in _ADDS_IN_PLACE or node.target == "add_"
-
-
-def _between(start: fx.Node, end: fx.Node) -> Iterator[fx.Node]:
-    node = start.next
-    while node is not end:
-        yield node
-        node = node.next
 
 
 def _is_residual_only(user: fx.Node, fused: fx.Node) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from hdgan.acceleration import calls
 from hdgan.acceleration.parity import ParityError, compare
 from hdgan.acceleration.program import IDS, TENSOR, Program, Version, install, is_integer, parameters_of, uninstall
-from hdgan.acceleration.reads import Reads, parts_of
+from hdgan.acceleration.reads import Method, Read, Reads
 from hdgan.acceleration.watching import values_of
+from hdgan.ops._torch_internals import names_in
 
 
 def find_pooling(
@@ -76,13 +78,21 @@ def _program(module: nn.Module, name: str) -> Program:
         f"def forward(self, x, ids):\n"
         f"    y = getattr(self, {name!r})(x)\n"
         f"    if y.shape[2:] != ids.shape[-2:] or y.shape[0] != ids.shape[0]:\n"
-        f"        return original(self, x, ids)\n"
+        f"        return original.forward(self, x, ids)\n"
         f"    return pooled(y, ids)\n"
     )
-    names = {"pooled": calls.pooled, "original": type(module).forward}
+    names = {"pooled": calls.pooled, "original": type(module)}
     flags = tuple(((name,), value) for name, value in values_of(module).items())  # all, since any may be read
-    reads = Reads((), None, parts_of(module), False, flags)
-    return Program(type(module), (Version(source, names, (TENSOR, IDS), (reads,)),))
+    methods = _methods_of(type(module))
+    reads = Reads((), None, names_in(module), False, flags, methods)
+    read: tuple[Read, ...] = (reads, *(Method(type(module), name) for name in methods))
+    return Program(type(module), (Version(source, names, (TENSOR, IDS), read),))
+
+
+def _methods_of(kind: type[nn.Module]) -> tuple[str, ...]:
+    """The methods that a class has beside those of every module."""
+    own = kind.__mro__[: kind.__mro__.index(nn.Module)]
+    return tuple({name: None for base in own for name, held in vars(base).items() if isinstance(held, FunctionType)})
 
 
 def _agrees(module: nn.Module, program: Program, arguments: tuple[Tensor, Tensor]) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.reads import GlobalRead, Reads, Shared, same
+from hdgan.acceleration.reads import Read, same
 
 _PROGRAM = "_hdgan_program"
 
@@ -55,7 +55,7 @@ class Version:
     """What this code refers to."""
     arguments: tuple[Any, ...]
     """The arguments of the original forward that it is for: TENSOR, or a value."""
-    reads: tuple[Reads | GlobalRead | Shared, ...]
+    reads: tuple[Read, ...]
     run: Callable[..., Any] = field(init=False)
     """The function of the code."""
 
@@ -67,7 +67,7 @@ class Version:
         self.run = space["forward"]
 
     @classmethod
-    def of(cls, graph: fx.Graph, arguments: tuple[Any, ...], reads: tuple[Reads | GlobalRead | Shared, ...]) -> Version:
+    def of(cls, graph: fx.Graph, arguments: tuple[Any, ...], reads: tuple[Read, ...]) -> Version:
         """The version that a graph is."""
         code = graph.python_code("self")
         return cls(code.src, dict(code.globals), arguments, reads)
@@ -143,6 +143,11 @@ def program_of(module: nn.Module) -> Program | None:
     return found if isinstance(found, Program) else None
 
 
+def is_accelerated(kind: type[nn.Module]) -> bool:
+    """Whether a class is that of an accelerated module, whose program looks after its methods."""
+    return _PROGRAM in vars(kind)
+
+
 def install(module: nn.Module, program: Program) -> None:
     """Accelerate a module."""
     module.__class__ = program.kind
@@ -183,9 +188,9 @@ def _forward(original: type[nn.Module], versions: tuple[Version, ...]) -> Callab
         f"    for _hdgan_version in _hdgan_versions:\n"
         f"        if _hdgan_version.is_for({self_name}, ({given})):\n"
         f"            return _hdgan_version.run({self_name}, *_hdgan_version.tensors(({given})))\n"
-        f"    return _hdgan_original({', '.join([self_name, *passed])})\n"
+        f"    return _hdgan_original.forward({', '.join([self_name, *passed])})\n"
     )
-    space: dict[str, Any] = {"_hdgan_versions": versions, "_hdgan_original": original.forward}
+    space: dict[str, Any] = {"_hdgan_versions": versions, "_hdgan_original": original}
     exec(source, space)
     forward = space["forward"]
     given_defaults = {p.name: p.default for p in parameters if p.default is not p.empty}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from torch import nn
 
-from hdgan.ops._torch_internals import has_hooks, is_compiled
+from hdgan.ops._torch_internals import has_hooks, is_compiled, names_in, parts_of
 
 _MISSING = object()
 
@@ -27,6 +28,8 @@ class Reads:
     """Whether the graph contains what its forward does. It may then have no hooks, and no forward of its own."""
     values: tuple[tuple[tuple[str, ...], Any], ...] = ()
     """Attributes that were read, each as the names that lead to it, and their values."""
+    methods: tuple[str, ...] = ()
+    """Methods of its class that the graph contains, which may not be replaced by attributes of its own."""
 
     def is_of_mode(self) -> bool:
         """Whether the mode was read."""
@@ -36,7 +39,7 @@ class Reads:
         """Whether all of it is still so."""
         module = root
         for name in self.path:
-            part = module._modules.get(name)
+            part = parts_of(module).get(name)
             if part is None:
                 return False
             module = part
@@ -44,7 +47,9 @@ class Reads:
             return False
         if self.inlined and why_left(module) is not None:
             return False
-        if self.parts is not None and parts_of(module) != self.parts:
+        if self.parts is not None and names_in(module) != self.parts:
+            return False
+        if self.methods and any(name in module.__dict__ for name in self.methods):
             return False
         for names, expected in self.values:
             value: Any = module
@@ -56,8 +61,37 @@ class Reads:
 
 
 @dataclass(frozen=True)
+class Method:
+    """A method as a class has it, by itself or by its bases. A pickle of it means the method as it is where it is read.
+
+    Args:
+        kind: the class.
+        name: the method.
+    """
+
+    kind: type[nn.Module]
+    name: str
+
+    def __post_init__(self) -> None:
+        places = (self.kind, *(base for base in self.kind.__mro__[1:] if self.name in vars(base)))
+        object.__setattr__(self, "_functions", [(place, getattr(place, self.name)) for place in places])
+
+    def hold(self, _: nn.Module) -> bool:
+        """Whether it is still the same function."""
+        functions: list[tuple[type, Any]] = self.__dict__["_functions"]
+        return all(getattr(place, self.name, None) is function for place, function in functions)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"kind": self.kind, "name": self.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+
+@dataclass(frozen=True)
 class GlobalRead:
-    """A global variable that was read, and its value."""
+    """A global variable that was read, and its value. A pickle of a function means what it is where it is read."""
 
     module: str
     """The Python module that it belongs to."""
@@ -67,10 +101,22 @@ class GlobalRead:
 
     def hold(self, _: nn.Module) -> bool:
         """Whether it is still so."""
+        return same(self._now(), self.expected)
+
+    def _now(self) -> Any:
         value: Any = sys.modules.get(self.module)
         for name in self.names:
             value = getattr(value, name, _MISSING)
-        return same(value, self.expected)
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        return {name: held for name, held in state.items() if not isinstance(held, FunctionType)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "expected" not in state:
+            self.__dict__["expected"] = self._now()
 
 
 @dataclass(frozen=True)
@@ -90,10 +136,8 @@ class Shared:
         return all(value is found[0] for value in found)
 
 
-def parts_of(module: nn.Module) -> tuple[str, ...]:
-    """The names of the parts, parameters and buffers that a module has."""
-    registries = module._modules, module._parameters, module._buffers
-    return tuple(name for registry in registries for name, held in registry.items() if held is not None)
+Read = Reads | Method | GlobalRead | Shared
+"""Something that a graph takes for granted."""
 
 
 def same(value: Any, expected: Any) -> bool:

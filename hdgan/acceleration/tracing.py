@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.reads import GlobalRead, Reads, Shared, parts_of, why_left
+from hdgan.acceleration.program import is_accelerated
+from hdgan.acceleration.reads import GlobalRead, Method, Read, Reads, Shared, why_left
 from hdgan.acceleration.sandbox import preserved
 from hdgan.acceleration.watching import TraceWatch, Untraceable
+from hdgan.ops._torch_internals import names_in
 from hdgan.wording import first_line
 
 IN_PLACE_OPERATORS = (
@@ -28,6 +32,8 @@ IN_PLACE_OPERATORS = (
     *("itruediv", "ixor"),
 )
 """Names in the module operator, of what `+=` and the like call."""
+_FACTORIES = ("empty", "ones", "rand", "randn", "zeros")
+"""Functions of torch that take a size as a tuple or as several numbers."""
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential, nn.ParameterList, nn.ParameterDict)
 
 
@@ -36,7 +42,7 @@ class Trace:
     """A graph of a module's forward."""
 
     graph: fx.Graph
-    reads: tuple[Reads | GlobalRead | Shared, ...]
+    reads: tuple[Read, ...]
     called: dict[nn.Module, None]
     """The modules that it calls, in order."""
     inlined: dict[nn.Module, None]
@@ -107,11 +113,11 @@ class _Tracer(fx.Tracer):
         names = [f"tensor_{i}" for i in range(inputs)]
         space: dict[str, Any] = {"call": call}
         exec(f"def traced({', '.join(['self', *names])}): return call({', '.join(['self', *names])})", space)
-        with preserved(root), self.watch.on():
+        with preserved(root), _sizes_as_tuples(), self.watch.on():
             setattr(type(root), self.traced_func_name, space["traced"])
             graph = self.trace(root)
         found = [GlobalRead(module, names, value) for (module, names), value in self.watch.globals.items()]
-        return Trace(graph, (*self._reads(), *self._shared(), *found), self._called, self._inlined)
+        return Trace(graph, (*self._reads(), *self._methods(), *self._shared(), *found), self._called, self._inlined)
 
     def _reads(self) -> Iterator[Reads]:
         root = self.watch.root
@@ -125,9 +131,18 @@ class _Tracer(fx.Tracer):
             if grows:
                 open_paths.add(path)
             leads = inlined or grows or path in above or module is root
-            if leads or values:
+            methods = tuple(name for name in self.watch.methods.get(module, ()) if name != "forward")  # see `inlined`
+            if leads or values or methods:
                 kind = self.watch.kinds[module] if leads and module is not root else None
-                yield Reads(path, kind, parts_of(module) if leads else None, inlined, values)
+                yield Reads(path, kind, names_in(module) if leads else None, inlined, values, methods)
+
+    def _methods(self) -> Iterator[Method]:
+        kinds = self.watch.kinds
+        found = [(kinds[module], name) for module, names in self.watch.methods.items() for name in names]
+        found += [(kinds[module], "forward") for module in self._called]
+        for kind, name in dict.fromkeys(found):
+            if isinstance(getattr(kind, name, None), FunctionType) and not is_accelerated(kind):
+                yield Method(kind, name)
 
     def _shared(self) -> Iterator[Shared]:
         root = self.watch.root
@@ -174,6 +189,28 @@ class _Tracer(fx.Tracer):
         ):
             raise Untraceable(f"makes a value of the type {type(a).__name__}")
         return a.item() if isinstance(a, np.generic) else super().create_arg(a)
+
+
+@contextmanager
+def _sizes_as_tuples() -> Iterator[None]:
+    """Let torch.zeros(b, c, h, w) be called with stand-ins for its numbers, which it only takes as a tuple."""
+    originals = {name: getattr(torch, name) for name in _FACTORIES}
+
+    def taking_tuple(original: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*size: Any, **options: Any) -> Any:
+            several = len(size) > 1 and any(isinstance(side, fx.Proxy) for side in size)
+            return original(size, **options) if several else original(*size, **options)
+
+        made.__module__ = torch.__name__  # whose functions are not compared later
+        return made
+
+    try:
+        for name, original in originals.items():
+            setattr(torch, name, taking_tuple(original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch, name, original)
 
 
 class _InPlaceProxy(fx.Proxy):

@@ -15,14 +15,14 @@ import numpy as np
 from torch import Tensor, fx, nn
 
 from hdgan.acceleration import calls
-from hdgan.acceleration.nodes import Found
 from hdgan.acceleration.patterns import Rewriter
 from hdgan.acceleration.pooling import find_pooling
 from hdgan.acceleration.program import TENSOR, Program, Version, parameters_of, program_of
-from hdgan.acceleration.reads import Reads
-from hdgan.acceleration.report import NotReplaced, Replaced
+from hdgan.acceleration.reads import Method, Reads
+from hdgan.acceleration.report import Found
 from hdgan.acceleration.tracing import Trace, trace
 from hdgan.acceleration.watching import Untraceable
+from hdgan.nn.instance_norm_act import keeps_statistics
 
 _SHARDED = "is sharded by FSDP", "accelerate the network before it is sharded"
 _WRAPPERS = {
@@ -69,8 +69,7 @@ class Search:
         self.programs: dict[nn.Module, Program] = {}
         self.summed = 1
         """Pixels over which a loop that is replaced may sum."""
-        self.replaced: list[Replaced] = []
-        self.kept: list[NotReplaced] = []
+        self.found: list[Found] = []
         self._visit(root)
 
     def _visit(self, module: nn.Module) -> None:
@@ -100,9 +99,9 @@ class Search:
             pooling = find_pooling(module, given)
             if pooling is not None:
                 self.programs[module], what = pooling
-                self.replaced.append(Replaced(self._paths[module], what))
+                self.found.append(Found(self._paths[module], what))
                 self.summed = max(self.summed, given[0][1][0].numel())  # type: ignore[index]
-            elif module._modules:
+            elif any(True for _ in module.children()):
                 self._keep(module, f"its forward {error}; its parts are looked at one by one")
             self._visit_children(module)
             return
@@ -113,8 +112,8 @@ class Search:
             rows = rewriter.rewrite()
             found += [row for row in rows if row not in found] if versions else rows
             versions.append(Version.of(made.graph, arguments, (*made.reads, *rewriter.reads)))
-        self._note(module, found)
-        if any(row.why_not is None for row in found):
+        self.found += [row.of(self._paths[module]) for row in found]
+        if not all(row.why for row in found):
             self.programs[module] = Program(type(module), tuple(versions))
             self._inlined.update(*(made.inlined for made, _ in traces))
         for made, _ in traces:
@@ -137,25 +136,16 @@ class Search:
     def _visit_norm(self, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> None:
         """Give a norm that nothing else could be done with a forward by the op."""
         if calls.eps_of(norm) is None:
-            reason = "keeps running statistics" if norm.running_mean is not None else "has hooks or a class of its own"
+            reason = "keeps running statistics" if keeps_statistics(norm) else "has hooks or a class of its own"
             self._keep(norm, reason)
             return
         source = "def forward(self, x):\n    return norm_alone(self, x)\n"
-        version = Version(source, {"norm_alone": calls.norm_alone}, (TENSOR,), ())
+        version = Version(source, {"norm_alone": calls.norm_alone}, (TENSOR,), (Method(type(norm), "forward"),))
         self.programs[norm] = Program(type(norm), (version,))
-        self.replaced.append(Replaced(self._paths[norm], "instance norm"))
-
-    def _note(self, module: nn.Module, found: list[Found]) -> None:
-        path = self._paths[module]
-        for row in found:
-            where = f"{path}.{row.where}" if path else row.where
-            if row.why_not is None:
-                self.replaced.append(Replaced(where, row.what))
-            else:
-                self.kept.append(NotReplaced(where, row.what, row.why_not))
+        self.found.append(Found(self._paths[norm], "instance norm"))
 
     def _keep(self, module: nn.Module, why: str) -> None:
-        self.kept.append(NotReplaced(self._paths[module], type(module).__name__, why))
+        self.found.append(Found(self._paths[module], type(module).__name__, why))
 
     def _traces(self, module: nn.Module) -> list[tuple[Trace, tuple[Any, ...]]]:
         """The graphs of a module's forward: one, or one for each mode if it reads the mode."""

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
+from hdgan.ops import _torch_internals
+
 _OWN = {*vars(nn.Module()), "_compiled_call_impl"} - {"training"}
 """What every module has. Parts and hooks are compared as a whole."""
 _VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, torch.dtype, torch.device)
@@ -70,7 +72,8 @@ _WRITES = {
 }
 _BLOCKS = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_WITH", "PUSH_EXC_INFO")
 _NAMES, _ATTRIBUTES = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"), ("LOAD_ATTR", "LOAD_METHOD")
-_LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
+LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
+"""Packages whose functions are known and whose objects are left alone."""
 _STATELESS = (ModuleType, type, FunctionType, nn.Module, fx.Proxy)
 """What a forward may find outside of it: a watched function, a class, a part, or a stand-in for a tensor."""
 
@@ -98,11 +101,20 @@ class TraceWatch:
         """The attributes of each module that were read, by the names that lead to them."""
         self.globals: dict[tuple[str, tuple[str, ...]], Any] = {}
         """The globals that were read, by the name of their Python module and the names that lead to them from there."""
+        self.methods: dict[nn.Module, dict[str, None]] = {root: {"forward": None}}
+        """The methods of each module that were read, other than those of every module."""
         self._objections: dict[CodeType, str | None] = {}
 
     def refuse(self, reason: str) -> None:
         """Note that a graph of the running module would not be exact."""
         self.reasons.setdefault(self.running[-1], reason)
+
+    def note_method(self, module: nn.Module, method: MethodType) -> None:
+        """Note that a method of the class of a module was read."""
+        name, function = method.__name__, method.__func__
+        of_class = method.__self__ is module and getattr(self.kinds[module], name, None) is function
+        if of_class and getattr(nn.Module, name, None) is not function:
+            self.methods.setdefault(module, {})[name] = None
 
     def note(self, module: nn.Module, names: tuple[str, ...], value: Any) -> Any:
         """Note that an attribute was read, and return what the forward gets to see of it."""
@@ -144,7 +156,8 @@ class TraceWatch:
             self.reasons[self.running[-1]] = _HIDDEN[code]
             return
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith("hdgan.acceleration.") or module.split(".")[0] in _LIBRARIES:
+        own = module.startswith("hdgan.acceleration.") or module == _torch_internals.__name__
+        if own or module.split(".")[0] in LIBRARIES:
             return
         if code not in self._objections:
             self._objections[code] = _objection(code) or self._note_globals(frame)
@@ -164,9 +177,10 @@ class TraceWatch:
                 and hasattr(value, names[depth])
             ):
                 value, depth = getattr(value, names[depth]), depth + 1
-            if _is_constant(value):
-                if getattr(sys.modules.get(module), "__dict__", None) is not frame.f_globals:
-                    return f"reads the global {names[0]} of a module that cannot be imported"
+            importable = getattr(sys.modules.get(module), "__dict__", None) is frame.f_globals
+            if _is_constant(value) and not importable:
+                return f"reads the global {names[0]} of a module that cannot be imported"
+            if _is_constant(value) or (_is_own_function(value) and importable):
                 self.globals[module, names[:depth]] = value
             elif not _is_stateless(value) or isinstance(value, ModuleType):
                 return f"reads {'.'.join(names[:depth])}, a {type(value).__name__} that may change"
@@ -181,10 +195,14 @@ def _is_constant(value: Any) -> bool:
     return _is_value(value) or (isinstance(value, tuple) and all(map(_is_constant, value)))
 
 
+def _is_own_function(value: Any) -> bool:
+    return isinstance(value, FunctionType) and str(value.__module__).split(".")[0] not in LIBRARIES
+
+
 def _is_stateless(value: Any) -> bool:
     if isinstance(value, MethodType | BuiltinFunctionType):  # such as random.choice, of a generator
         return value.__self__ is None or isinstance(value.__self__, ModuleType | type)
-    return isinstance(value, _STATELESS) or (callable(value) and type(value).__module__.split(".")[0] in _LIBRARIES)
+    return isinstance(value, _STATELESS) or (callable(value) and type(value).__module__.split(".")[0] in LIBRARIES)
 
 
 def values_of(module: nn.Module) -> dict[str, Any]:
@@ -255,6 +273,8 @@ def _watched_class(watch: TraceWatch, kind: Any) -> type:
 
     def read(self: Any, name: str) -> Any:
         value = get(self, name)
+        if isinstance(value, MethodType):
+            watch.note_method(self, value)
         held = name in object.__getattribute__(self, "__dict__") or _is_value(value)  # or its class holds it
         return watch.note(self, (name,), value) if held and name not in _OWN and not name.startswith("__") else value
 

@@ -58,8 +58,8 @@ def bench(
         device: auto, cpu, cuda or cuda:N.
         dtype: of the tensors; the step runs under autocast.
         layout: memory formats; speed-ups are always over eager NCHW.
-        implementations: eager, compile, max-autotune, cpu, cuda, triton, cuda-graph, scatter, nvidia, hdgan; if
-            empty, all that can run on this machine.
+        implementations: eager, compile, max-autotune, cpu, cuda, triton, cuda-graph, scatter, nvidia, compile-hdgan
+            (others' networks, accelerated and then compiled), hdgan; if empty, all that can run on this machine.
         passes: of the ops.
         only: measure only the cases whose names contain this text; a whole name also runs a large case, or the
             installation.

@@ -36,11 +36,16 @@ def export(
     a seed for each picture, int64 [B]. The file says what it takes and makes, and which classes there are. It is run
     and compared with the model before it gets its name.
 
+    A program of --format aoti is machine code. It runs on the kind of CPU or GPU, on the operating system and with the
+    PyTorch version that it was made with, from Python or C++, and may end with an error elsewhere. Its maps have more
+    pixels a side than the multiple to which the network pads, as the file says; it refuses smaller ones.
+
     Args:
         run: run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or
             hf:OWNER/NAME, a model on the Hugging Face Hub.
         out: the file, *.onnx or *.pt2. Nothing is overwritten.
-        format: onnx, for ONNX Runtime and others; or pt2, a program of torch.export, which needs PyTorch alone.
+        format: onnx, for ONNX Runtime and others; pt2, a program of torch.export, which needs PyTorch alone; or aoti, a
+            package of AOTInductor, which needs a C++ compiler here and PyTorch where it runs.
         part: the generator, or the encoder, which gives each instance of a photo its style.
         precision: of the weights and of most computations.
         styles: mean gives each instance the mean style of its class. With input, the program takes the style of each
@@ -48,7 +53,7 @@ def export(
         input_depth: type of the numbers of the image that a model of A->B pairs takes, by default uint8.
         variant: which of the images of a CRN that makes several, from 0.
         checkpoint: which one of a run: latest, best, or a step.
-        device: cpu, or the GPU on which a pt2 file will run, such as cuda.
+        device: cpu, or the GPU on which a pt2 or aoti program will run, such as cuda.
         ema: use the averaged weights.
     """
     pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema, cuda_graphs=False)

@@ -17,15 +17,18 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from hdgan.config.bounds import Precision
-from hdgan.errors import ConfigError
+from hdgan.errors import ConfigError, HdganError
 from hdgan.export.programs import ModelProgram
 
-FormatName = Literal["onnx", "pt2"]
+FormatName = Literal["onnx", "pt2", "aoti"]
 Run = Callable[[Mapping[str, Tensor]], Tensor]
 """A program that has been read from its file: from its inputs by name to its output."""
 METADATA = "hdgan.json"
 """The extra file of a .pt2 of torch.export that holds the metadata."""
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_INDUCTOR: dict[str, Any] = {"cpp.simdlen": 1, "realize_opcount_threshold": 6}
+"""Options of AOTInductor. Its search for loops to vectorise simplifies the index of every padded tensor, and it inlines
+chains of integers again for each use. Where sizes are free, both take minutes without these options."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Format:
     """Writes a traced program, its metadata, and the names of the inputs, output and sizes of what was traced."""
     read: Callable[[Path], tuple[Run, dict[str, str]]]
     """Reads the program and its metadata as a user would."""
+    least_side: Callable[[int], int] = lambda multiple: 3
+    """Pixels a side of the smallest maps that a program takes, if its network pads them to this multiple."""
+    checks_sides: bool = False
+    """Whether the program has to refuse smaller maps, since its runtime does not and would make wrong pictures."""
 
 
 def _require_onnx(device: torch.device, precision: Precision) -> None:
@@ -97,16 +104,55 @@ def _read_pt2(path: Path) -> tuple[Run, dict[str, str]]:
     return lambda inputs: program(**inputs), json.loads(extra[METADATA])
 
 
+def _require_compiler(device: torch.device, precision: Precision) -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except (RuntimeError, OSError) as error:
+        raise ConfigError(
+            "--format aoti needs a C++ compiler, and none is found that works: install g++, or set CXX to its path"
+        ) from error
+
+
+def _write_aoti(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], program: ModelProgram) -> None:
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.exc import CppCompileError, InductorError
+
+    options = _INDUCTOR | {"aot_inductor.metadata": dict(metadata)}
+    try:
+        with _silent():
+            aoti_compile_and_package(traced, package_path=str(path), inductor_configs=options)
+    except (CppCompileError, InductorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise HdganError(f"{path.name} could not be compiled ({reason:.300}): give another --format") from error
+
+
+def _read_aoti(path: Path) -> tuple[Run, dict[str, str]]:
+    from torch._inductor import aoti_load_package
+
+    with _silent():
+        package = aoti_load_package(str(path))
+    described = {name: value for name, value in package.get_metadata().items() if not name.startswith("AOTI_")}
+    return lambda inputs: package(**inputs), described
+
+
 FORMATS: dict[FormatName, Format] = {
     "onnx": Format(".onnx", _require_onnx, _write_onnx, _read_onnx),
     "pt2": Format(".pt2", None, _write_pt2, _read_pt2),
+    # Inductor takes the output of a convolution for contiguous where its size is an unbacked symbol, though it makes it
+    # channels-last, and reads it in the wrong order. From this side on the padded size is an expression of the size
+    # (`pad_to_multiple`), and the layout is known.
+    "aoti": Format(
+        ".pt2", _require_compiler, _write_aoti, _read_aoti, lambda multiple: multiple + 1, checks_sides=True
+    ),
 }
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
     """Without the notes of PyTorch's exporters to their own developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._inductor", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -14,7 +14,12 @@ from hdgan.families import ModelConfig
 
 
 def metadata_of(
-    program: ModelProgram, config: ModelConfig, precision: str, trained: SizeConfig | None, classes: DatasetSpec | None
+    program: ModelProgram,
+    config: ModelConfig,
+    precision: str,
+    least_side: int,
+    trained: SizeConfig | None,
+    classes: DatasetSpec | None,
 ) -> dict[str, str]:
     """The metadata of a program; the values that are not plain words are JSON.
 
@@ -22,6 +27,7 @@ def metadata_of(
         program: the program.
         config: of its model.
         precision: of its weights.
+        least_side: pixels a side of the smallest maps that it takes.
         trained: the size of the training images, where it is known.
         classes: of the dataset, where they are known.
     """
@@ -32,6 +38,7 @@ def metadata_of(
         "inputs": _described(program.inputs),
         "outputs": _described([program.output]),
         "padded_to_multiple_of": str(program.multiple),
+        "least_side": str(least_side),
     }
     if trained is not None and (trained.width or trained.height):
         found["trained_size"] = json.dumps({"width": trained.width, "height": trained.height})

@@ -50,12 +50,24 @@ class ModelProgram(nn.Module):
         output: what it returns.
         multiple: of which the network pads height and width to a multiple.
         variant: which of several images it makes.
+        checked_side: pixels a side of the smallest maps, where the program itself has to refuse smaller ones.
     """
 
     inputs: tuple[TensorSpec, ...]
     output: TensorSpec
     multiple: int
     variant: int = 0
+    checked_side: int | None = None
+
+    def check_sides(self, maps: Tensor) -> None:
+        """Refuse maps [B, H, W, …] with sides below `checked_side`.
+
+        The numbers are tensors, since compilers drop what they take for known of sizes.
+        """
+        if self.checked_side is not None:
+            for side in maps.shape[1:3]:
+                last = torch.arange(side, device=maps.device).amax()
+                torch._assert_async(last >= self.checked_side - 1, f"a side has fewer than {self.checked_side} pixels")
 
 
 class PictureProgram(ModelProgram):
@@ -98,6 +110,7 @@ class PictureProgram(ModelProgram):
         seed: Tensor | None = None,
     ) -> Tensor:
         """Map the tensors that `inputs` lists to what `output` says."""
+        self.check_sides(cast(Tensor, image if label is None else label))
         source = None if image is None else from_pixels(image).to(self.dtype)
         condition = self.generator.condition(label, instance, source)
         if isinstance(condition, LabelInput):
@@ -161,6 +174,7 @@ class EncoderProgram(ModelProgram):
 
     def forward(self, photo: Tensor, instance: Tensor) -> Tensor:
         """Map a photo [B, H, W, C] and an instance map [B, H, W] to features [B, H, W, F]."""
+        self.check_sides(instance)
         features = self.encoder.pixel_features(from_pixels(photo).to(self.dtype))
         return area_means(features.float(), instance).permute(0, 2, 3, 1).contiguous()
 

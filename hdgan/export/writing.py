@@ -31,10 +31,9 @@ from hdgan.wording import count
 
 Part = Literal["picture", "encoder"]
 StyleSource = Literal["mean", "input"]
-_LEAST = 3
-"""Pixels a side of the smallest maps that a program takes."""
-_TRACED = (2, 45, 67)
-"""Batch, height and width of the example that is traced, whose sizes are unlike all others in a network."""
+_TRACED = (2, 42, 64)
+"""Batch of the example that is traced, and by how much it is higher and wider than the smallest maps. Its sizes are
+unlike all others in a network."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,15 @@ def export_program(
     input_depth: Depth | None = None,
     variant: int = 0,
 ) -> Exported:
-    """Write a model as a program for other runtimes, which takes maps of any size.
+    """Write a model as a program for other runtimes, which takes maps of any size from `least_side` of its format.
 
     The file is complete or absent. It gets its name after it was read by its runtime and made what the pipeline makes,
     but for rounding.
 
     Args:
-        pipeline: the model, on the device for which a pt2 file is made, and in its precision.
+        pipeline: the model, on the device for which a .pt2 file is made, and in its precision.
         out: the file; *.onnx or *.pt2. It must not exist.
-        format: onnx, or pt2 (`torch.export.save`).
+        format: onnx, pt2 (`torch.export.save`), or aoti, compiled by AOTInductor for the kind of this machine.
         part: the generator, or the encoder.
         styles: with "mean" each instance has the mean style of its class. With "input" the program takes features,
             and a JSON file beside it has the mean styles and the clusters.
@@ -84,8 +83,10 @@ def export_program(
     if styles_file is not None:
         _require_new(styles_file)
     size, classes = _training(pipeline)
-    metadata = metadata_of(program, pipeline.config, pipeline.precision, size, classes)
-    traced = trace(program, pipeline)
+    least = FORMATS[format].least_side(program.multiple)
+    program.checked_side = least if FORMATS[format].checks_sides else None
+    metadata = metadata_of(program, pipeline.config, pipeline.precision, least, size, classes)
+    traced = trace(program, pipeline, least)
     with new_files(out.parent.absolute(), last=out.name) as folder:
         file = folder / out.name
         FORMATS[format].write(traced, file, metadata, program)
@@ -99,20 +100,22 @@ def export_program(
     return Exported((out,) if styles_file is None else (out, styles_file), program, found)
 
 
-def trace(program: ModelProgram, pipeline: Pipeline) -> ExportedProgram:
+def trace(program: ModelProgram, pipeline: Pipeline, least: int) -> ExportedProgram:
     """The program as operators of PyTorch alone, for maps of any size.
 
     Args:
         program: on the device of the pipeline after this.
         pipeline: of its model.
+        least: pixels a side of the smallest maps.
     """
     program.to(pipeline.device)
-    free = {BATCH: Dim(BATCH, min=1), HEIGHT: Dim(HEIGHT, min=_LEAST), WIDTH: Dim(WIDTH, min=_LEAST)}
+    free = {BATCH: Dim(BATCH, min=1), HEIGHT: Dim(HEIGHT, min=least), WIDTH: Dim(WIDTH, min=least)}
     sizes = {
         spec.name: {dim: free[name] for dim, name in enumerate(spec.shape) if isinstance(name, str)}
         for spec in program.inputs
     }
-    inputs = make_example(program, pipeline, _TRACED).inputs
+    batch, higher, wider = _TRACED
+    inputs = make_example(program, pipeline, (batch, least + higher, least + wider)).inputs
     with ops.backend("eager"), torch.no_grad():
         # The padded size is a maximum of two expressions, of which nothing can be proved for all sizes.
         return torch.export.export(

@@ -213,9 +213,9 @@ def pad_to_multiple(x: Input, multiple: int, least: int = 2) -> Input:
 
     A level that is coarser by `multiple` gets `least` pixels or more, two by default, as reflection needs.
     """
-    steps = [torch.sym_max((size + multiple - 1) // multiple, least) for size in x.shape[2:]]
+    steps = [_at_least(least, (size + multiple - 1) // multiple) for size in x.shape[2:]]
     if torch.compiler.is_exporting() and isinstance(x, Tensor):  # for all sizes, those that need no padding included
-        return cast(Input, _at(x, *(_opaque(n, least) * multiple for n in steps)))
+        return cast(Input, _at(x, *(n * multiple for n in steps)))
     bottom, right = (n * multiple - size for n, size in zip(steps, x.shape[2:], strict=True))
     if not (bottom or right):
         return x
@@ -223,9 +223,20 @@ def pad_to_multiple(x: Input, multiple: int, least: int = 2) -> Input:
     return cast(Input, padded)
 
 
-def _opaque(size: int, least: int) -> int:
-    """A size of at least `least` without the expression that it is, which compilers could not reason about in time."""
-    hidden = cast(int, torch.full((), size, dtype=torch.int64).item())
+def _at_least(least: int, size: int) -> int:
+    """The larger of both.
+
+    An export for sizes that may be smaller, or that may be one, gets a number without an expression, because guards
+    would exclude the small sizes.
+    """
+    larger = cast(int, torch.sym_max(size, least))
+    if not torch.compiler.is_exporting():
+        return larger
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports SymPy
+
+    if statically_known_true(size >= max(least, 2)):
+        return size
+    hidden = cast(int, torch.full((), larger, dtype=torch.int64).item())
     torch._check(hidden >= least)
     return hidden
 

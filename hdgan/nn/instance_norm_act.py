@@ -15,6 +15,28 @@ from hdgan.ops.instance_norm_act import Activation, PadMode
 Self = TypeVar("Self", bound="_InstanceNormAct")
 
 
+def keeps_statistics(norm: nn.Module) -> bool:
+    """Whether an instance norm of PyTorch has running statistics, by which it normalises in evaluation."""
+    return bool(norm.track_running_stats) or norm.running_mean is not None or norm.running_var is not None
+
+
+def normalised(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, **options: Any
+) -> Tensor:
+    """instance_norm_act of images or volumes, which are planes [B, C, D·H, W] to it: views in both memory formats.
+
+    Args:
+        x: [B, C, H, W] or [B, C, D, H, W].
+        weight, bias: [C], or None.
+        residual: of the shape of x, or None. That of an image may be padded.
+        options: of the op. A volume is not padded.
+    """
+    if x.dim() == 4:
+        return instance_norm_act(x, weight, bias, residual, **options)
+    rows = None if residual is None else residual.flatten(2, 3)
+    return instance_norm_act(x.flatten(2, 3), weight, bias, rows, **options).unflatten(2, x.shape[2:4])
+
+
 class _InstanceNormAct(nn.Module, ABC):
     """What the two have in common.
 
@@ -89,16 +111,8 @@ class _InstanceNormAct(nn.Module, ABC):
 
     def _normalise(self, x: Tensor, residual: Tensor | None, **padding: Any) -> Tensor:
         """Call the op."""
-        return instance_norm_act(
-            x,
-            self.weight,
-            self.bias,
-            residual,
-            self.activation,
-            negative_slope=self.negative_slope,
-            eps=self.eps,
-            **padding,
-        )
+        options = {"activation": self.activation, "negative_slope": self.negative_slope, "eps": self.eps, **padding}
+        return normalised(x, self.weight, self.bias, residual, **options)
 
     def extra_repr(self) -> str:
         """The options that have an effect."""
@@ -277,12 +291,10 @@ class InstanceNormAct3d(_InstanceNormAct):
         return cls(norm.num_features, norm.eps, activation=activation, negative_slope=negative_slope)._take_from(norm)
 
     def _of_batch(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        if residual is not None:
-            if residual.shape != x.shape:
-                shapes = f"expected residual of shape {tuple(x.shape)}, got {tuple(residual.shape)}"
-                raise ValueError(f"InstanceNormAct3d: {shapes}")
-            residual = residual.flatten(2, 3)
-        return self._normalise(x.flatten(2, 3), residual).unflatten(2, x.shape[2:4])
+        if residual is not None and residual.shape != x.shape:
+            shapes = f"expected residual of shape {tuple(x.shape)}, got {tuple(residual.shape)}"
+            raise ValueError(f"InstanceNormAct3d: {shapes}")
+        return self._normalise(x, residual)
 
 
 def _require_same(caller: str, norm: nn.InstanceNorm2d | nn.InstanceNorm3d, kind: type[nn.Module]) -> None:
@@ -292,7 +304,7 @@ def _require_same(caller: str, norm: nn.InstanceNorm2d | nn.InstanceNorm3d, kind
         ValueError: it is not.
     """
     require_plain(caller, norm, kind)
-    if norm.track_running_stats or norm.running_mean is not None:
+    if keeps_statistics(norm):
         raise ValueError(
             f"{caller}: this {kind.__name__} has running statistics, by which it normalises in evaluation; make it "
             "with track_running_stats=False"

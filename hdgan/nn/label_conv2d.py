@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hdgan.nn import _paddings
 from hdgan.nn._sharing import require_plain
 from hdgan.ops import LabelPlanes, label_conv2d, label_planes
 from hdgan.ops._torch_internals import transforms_active
 from hdgan.ops.instance_norm_act import PadMode
 
 PaddingMode = Literal["zeros", "reflect", "replicate"]
-PAD_MODES: dict[str, PadMode] = {"zeros": "zero", "reflect": "reflect", "replicate": "replicate"}
-"""How the op calls those padding modes of nn.Conv2d that it has."""
+
+
+class LabelConvOptions(NamedTuple):
+    """Options of label_conv2d."""
+
+    stride: int
+    padding: int
+    pad_mode: PadMode
+
+
+def options_of(conv: nn.Conv2d, padding: int = 0, pad_mode: PadMode = "zero") -> LabelConvOptions | str:
+    """The options with which label_conv2d computes a convolution; or why it does not.
+
+    Args:
+        conv: an nn.Conv2d whose input is nothing but one-hot planes.
+        padding, pad_mode: what is added to each side in front of it.
+
+    Returns:
+        The options, or what was expected and found, as the end of an error message.
+    """
+    if conv.groups != 1 or conv.dilation != (1, 1):
+        found = f"groups {conv.groups} and dilation {conv.dilation}"
+        return f"expected a convolution of one group and without dilation, got {found}"
+    for name in ("kernel_size", "stride", "padding"):
+        value = getattr(conv, name)
+        if isinstance(value, str) or len(set(value)) != 1:
+            return f"expected {name} to be a number >= 0, the same for both sides, got {value!r}"
+    stride, own = conv.stride[0], int(conv.padding[0])
+    if padding and own:  # the second may reflect the first
+        found = f"padding {conv.padding} behind padding {padding}"
+        return f"expected a convolution without padding of its own, got {found}"
+    if not own:
+        return LabelConvOptions(stride, padding, pad_mode)
+    if conv.padding_mode not in _paddings.OF_CONVOLUTIONS:
+        return f"expected padding_mode zeros, reflect or replicate, got {conv.padding_mode!r}"
+    return LabelConvOptions(stride, own, _paddings.OF_CONVOLUTIONS[conv.padding_mode])
+
+
+def convolved(
+    label: Tensor | LabelPlanes, ids: Tensor | None, weight: Tensor, bias: Tensor | None, options: LabelConvOptions
+) -> Tensor:
+    """label_conv2d, and the bias added to its result."""
+    y = label_conv2d(label, ids, weight, stride=options.stride, padding=options.padding, pad_mode=options.pad_mode)
+    if bias is None:
+        return y
+    bias = bias.to(y.dtype).view(-1, 1, 1)
+    return y + bias if transforms_active() else y.add_(bias)  # torch.vmap may map over the bias alone
 
 
 class LabelConv2d(nn.Conv2d):
@@ -71,7 +117,7 @@ class LabelConv2d(nn.Conv2d):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if padding_mode not in PAD_MODES:
+        if padding_mode not in _paddings.OF_CONVOLUTIONS:
             raise ValueError(f"LabelConv2d: expected padding_mode zeros, reflect or replicate, got {padding_mode!r}")
         if n_labels < 1:
             raise ValueError(f"LabelConv2d: expected n_labels >= 1, got {n_labels}")
@@ -113,18 +159,14 @@ class LabelConv2d(nn.Conv2d):
         """
         caller = f"{cls.__name__}.of"
         require_plain(caller, conv, nn.Conv2d)
-        if conv.groups != 1 or conv.dilation != (1, 1):
-            found = f"groups {conv.groups} and dilation {conv.dilation}"
-            raise ValueError(f"{caller}: expected a convolution of one group and without dilation, got {found}")
-        own: Any = conv.padding
-        mode: Any = conv.padding_mode
-        if padding:
-            if own != (0, 0):
-                found = f"padding {own} behind padding {padding}"
-                raise ValueError(f"{caller}: expected a convolution without padding of its own, got {found}")
-            own, mode = padding, padding_mode
+        if padding_mode not in _paddings.OF_CONVOLUTIONS:
+            raise ValueError(f"{caller}: expected padding_mode zeros, reflect or replicate, got {padding_mode!r}")
+        options = options_of(conv, padding, _paddings.OF_CONVOLUTIONS[padding_mode])
+        if isinstance(options, str):
+            raise ValueError(f"{caller}: {options}")
+        mode: Any = padding_mode if padding else conv.padding_mode
         made = cls(
-            conv.in_channels - int(boundaries), conv.out_channels, conv.kernel_size, conv.stride, own,
+            conv.in_channels - int(boundaries), conv.out_channels, conv.kernel_size, options.stride, options.padding,
             boundaries=boundaries, bias=False, padding_mode=mode, dontcare=dontcare, device="meta",
         )  # fmt: skip
         made.weight, made.bias = conv.weight, conv.bias
@@ -137,18 +179,9 @@ class LabelConv2d(nn.Conv2d):
         if label.edges != self.boundaries:
             expected, found = ("ids", "none") if self.boundaries else ("no ids", "some")
             raise ValueError(f"LabelConv2d: expected {expected} with boundaries={self.boundaries}, got {found}")
-        y = label_conv2d(
-            label,
-            ids,  # the op refuses them beside planes
-            self.weight,
-            stride=self.stride[0],
-            padding=int(self.padding[0]),
-            pad_mode=PAD_MODES[self.padding_mode],
-        )
-        if self.bias is None:
-            return y
-        bias = self.bias.to(y.dtype).view(-1, 1, 1)
-        return y + bias if transforms_active() else y.add_(bias)  # torch.vmap may map over the bias alone
+        mode = _paddings.OF_CONVOLUTIONS[self.padding_mode]
+        options = LabelConvOptions(self.stride[0], int(self.padding[0]), mode)
+        return convolved(label, ids, self.weight, self.bias, options)  # the op refuses ids beside planes
 
     def extra_repr(self) -> str:
         """Those of nn.Conv2d, and the options of its own."""

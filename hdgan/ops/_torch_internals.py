@@ -1,4 +1,4 @@
-"""All private names of PyTorch that the ops and the networks use, and what happens if torch does not have one.
+"""All private names of PyTorch that the ops, the networks and `accelerate` use, and what happens if torch lacks one.
 
 No public API answers these questions. Every name is looked up once, here. The tests remove each of them.
 """
@@ -6,7 +6,7 @@ No public API answers these questions. Every name is looked up once, here. The t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -34,6 +34,8 @@ _current_gpu = getattr(torch._C, "_cuda_getDevice", None)  # a build for CPUs ha
 _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 _any_global_hook = getattr(nn.modules.module, "_has_any_global_hook", None)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_PARTS, _TENSORS = "_modules", ("_parameters", "_buffers")
+_REGISTRIES_KNOWN = {_PARTS, *_TENSORS} <= vars(nn.Module()).keys()
 _LEVEL_KNOWN = hasattr(forward_ad, "_current_level")
 
 if not _LEVEL_KNOWN:
@@ -167,3 +169,41 @@ def conv_forward(conv: nn.Conv2d) -> Callable[[Tensor, Tensor, Tensor | None], T
     None if torch has another name for it: such a convolution is called as a module.
     """
     return getattr(conv, "_conv_forward", None)
+
+
+def parts_of(module: nn.Module) -> Mapping[str, nn.Module | None]:
+    """The parts of a module by their names, also if two names are of one part.
+
+    Whether there are names of parts that are None depends on the version of torch.
+    """
+    if _REGISTRIES_KNOWN:
+        return module._modules
+    return {name: part for name, part in module.named_modules(remove_duplicate=False) if name and "." not in name}
+
+
+def names_in(module: nn.Module) -> tuple[str, ...]:
+    """The names of the parts, parameters and buffers that a module has."""
+    if _REGISTRIES_KNOWN:
+        registries = module._modules, module._parameters, module._buffers
+        return tuple(name for registry in registries for name, held in registry.items() if held is not None)
+    parameters = module.named_parameters(recurse=False, remove_duplicate=False)
+    buffers = module.named_buffers(recurse=False, remove_duplicate=False)
+    return *parts_of(module), *(name for name, _ in parameters), *(name for name, _ in buffers)
+
+
+def exchange_tensors(module: nn.Module, exchanged: Callable[[Tensor | None], Tensor | None]) -> None:
+    """Give a module other parameters and buffers, which need not be of the same kind.
+
+    They go when the `__dict__` that the module had before is put back. (functional_call of torch.func would leave them
+    in a module that is registered at two places.)
+
+    Raises:
+        RuntimeError: torch keeps them under other names.
+    """
+    if not _REGISTRIES_KNOWN:
+        raise RuntimeError(
+            f"torch {torch.__version__} does not show where modules keep their parameters; install a version of torch "
+            "that this version of hdgan supports"
+        )
+    for registry in _TENSORS:
+        vars(module)[registry] = {name: exchanged(tensor) for name, tensor in vars(module)[registry].items()}

@@ -168,6 +168,10 @@ def test_the_report_is_a_table() -> None:
     assert "  0.blocks.0.body.6  instance norm + residual + reflect padding 1" in lines
     assert "  1  instance norm: keeps running statistics" in lines
     assert sum(" allowed" in line for line in lines) == 4
+    lines = str(accelerate(Stateful())).splitlines()
+    assert [line for line in lines if line.startswith("  Stateful")] == [
+        "  Stateful  its forward sets an attribute (last_input); its parts are looked at one by one"
+    ]
     assert "no example was given" in str(accelerate(Generator()))
 
 
@@ -183,8 +187,8 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """An op that is off by a thousandth."""
     from hdgan.acceleration import calls
 
-    right = calls.instance_norm_act
-    monkeypatch.setattr(calls, "instance_norm_act", lambda *args, **options: right(*args, **options) * 1.001)
+    right = calls.normalised
+    monkeypatch.setattr(calls, "normalised", lambda *args, **options: right(*args, **options) * 1.001)
 
 
 @pytest.mark.usefixtures("wrong")
@@ -192,7 +196,7 @@ def test_a_difference_leaves_the_module_as_it_was() -> None:
     network = Generator()
     kinds = {name: type(part) for name, part in network.named_modules()}
     expected = network(image())
-    message = r"^accelerate: Generator was left as it was, because .* would differ: train, float64: .*e-0[1-4] of"
+    message = r"^accelerate: Generator was left as it was, because .* would differ \(train, float64: .*e-0[1-4] of"
     with pytest.raises(ParityError, match=message):
         accelerate(network, image())
     assert {name: type(part) for name, part in network.named_modules()} == kinds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -163,3 +165,80 @@ def test_containers_that_were_empty(name: str) -> None:
     for network in networks:
         grow(network.extra)
     assert_same(results(networks[0], image()), results(networks[1], image()))
+
+
+def shifted(x: Tensor) -> Tensor:
+    return x + 1
+
+
+class Parted(nn.Module):
+    """A forward that calls methods of its own and of its bases, and functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.part = nn.Conv2d(3, 3, 3), nn.InstanceNorm2d(3), Inner()
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return shifted(self.part(self.encode(x)))
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(3)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.scaled(self.norm(x)))
+
+
+class Derived(Parted):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 3
+
+
+def sine(*arguments: Any) -> Tensor:
+    return torch.sin(arguments[-1])
+
+
+METHODS: dict[str, Any] = {
+    "method of an instance": lambda m, patch: patch.setattr(m, "encode", sine, raising=False),
+    "method of a part": lambda m, patch: patch.setattr(m.part, "scaled", sine),
+    "forward of an instance": lambda m, patch: patch.setattr(m, "forward", sine),
+    "forward of a part": lambda m, patch: patch.setattr(m.part, "forward", sine),
+    "method of a class": lambda m, patch: patch.setattr(Parted, "encode", sine),
+    "method of the class of a part": lambda m, patch: patch.setattr(Inner, "scaled", sine),
+    "forward of a class": lambda m, patch: patch.setattr(Derived, "forward", sine),
+    "forward of a base": lambda m, patch: patch.setattr(Parted, "forward", sine),
+    "forward of the class of a part": lambda m, patch: patch.setattr(Inner, "forward", sine),
+    "method that covers that of a base": lambda m, patch: patch.setattr(Derived, "encode", sine, raising=False),
+    "forward of a layer's class": lambda m, patch: patch.setattr(nn.InstanceNorm2d, "forward", sine, raising=False),
+    "function": lambda m, patch: patch.setitem(globals(), "shifted", sine),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_code_that_is_replaced_later_is_run(name: str, duplicate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerated, original = Derived(), Derived()
+    original.load_state_dict(accelerated.state_dict())
+    assert assert_accelerated(accelerated, image()).modules == [""]
+    accelerated = duplicate(accelerated)
+    before = accelerated(image())
+    assert type(accelerated)._hdgan_program.versions[0].is_for(accelerated, (image(),))  # type: ignore[attr-defined]
+    for module in (accelerated, original):
+        METHODS[name](module, monkeypatch)
+    assert torch.equal(accelerated(image()), original(image()))
+    assert not torch.equal(accelerated(image()), before)
+
+
+def test_a_norm_alone_whose_class_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = nn.InstanceNorm2d(3)
+    accelerate(norm)
+    monkeypatch.setattr(nn.InstanceNorm2d, "forward", sine, raising=False)
+    assert torch.equal(norm(image()), image().sin())

@@ -66,7 +66,7 @@ def test_it_is_found_by_its_results(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("fault", ["images", "large", "gradient"])
-def test_what_only_resembles_it_is_kept(fault: str) -> None:
+def test_what_resembles_pooling_but_differs_is_kept(fault: str) -> None:
     module = Encoder(fault)
     expected = results(module, image(), ids() + 19)
     report = accelerate(module, (image(), ids()))
@@ -98,6 +98,13 @@ def test_a_flag_that_changes_later() -> None:
     original = Encoder("large")
     original.load_state_dict(module.state_dict())
     assert_same(results(module, image(), ids() + 20), results(original, image(), ids() + 20))
+
+
+def test_a_forward_of_the_class_that_is_replaced_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Encoder()
+    accelerate(module, (image(), ids()))
+    monkeypatch.setattr(Encoder, "forward", lambda self, x, ids: x * 2)
+    assert torch.equal(module(image(), ids()), image() * 2)
 
 
 def test_a_forward_that_somebody_replaced_is_not_taken_for_pooling() -> None:

@@ -49,6 +49,19 @@ def test_copies_are_accelerated_and_apart(network: Generator, duplicate: Any) ->
     assert float(network.last.weight.detach().abs().sum()) > 0
 
 
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, by_pickle, by_file])
+def test_copies_of_what_was_accelerated_part_by_part(network: Generator, duplicate: Any) -> None:
+    outer = nn.Sequential(network, nn.InstanceNorm2d(3), nn.Conv2d(3, 3, 1), nn.InstanceNorm2d(3), nn.ReLU())
+    accelerate(outer[1])
+    assert [row.where for row in accelerate(outer).replaced] == ["3"]
+    other = duplicate(outer)
+    assert all(
+        (program_of(part) is None) == (program_of(same) is None)
+        for part, same in zip(outer.modules(), other.modules(), strict=True)
+    )
+    assert_same(results(other, image()), results(outer, image()))
+
+
 def test_data_parallel_training_takes_it(network: Generator) -> None:
     expected = results(network, image())
     store = torch.distributed.HashStore()

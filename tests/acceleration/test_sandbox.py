@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,74 @@ def test_unregistered_state_is_given_back() -> None:
     assert torch.equal(whole.generator.get_state(), state)
     assert list(whole["first"].state_dict()) == list(module()["first"].state_dict())
     assert len(whole["first"]) == 2
+
+
+class Pool:
+    """Images that a module keeps, as NVIDIA's does for its discriminator."""
+
+    def __init__(self) -> None:
+        self.images: deque[torch.Tensor] = deque([torch.zeros(2)])
+        self.count, self.own = 0, self
+
+
+def test_state_deep_in_attributes_is_given_back() -> None:
+    whole = module()
+    helper = nn.Sequential(nn.BatchNorm1d(2))
+    whole.nested = [{"maps": (torch.zeros(2), [torch.ones(1)])}, np.zeros(3)]
+    whole.pool, whole.options, whole.helpers = Pool(), SimpleNamespace(seen=[]), [helper]
+    array, image = whole.nested[1], whole.pool.images[0]
+    with preserved(whole):
+        whole.nested[0]["maps"][0].add_(1)
+        whole.nested[0]["maps"][1].append(torch.ones(1))
+        whole.nested[1] += 1
+        whole.pool.images.append(image.add_(1))
+        whole.pool.count = 1
+        whole.options.seen.append(1)
+        helper(torch.randn(4, 2))
+        helper.append(nn.ReLU())
+        helper[0].weight.data.mul_(2)
+    maps = whole.nested[0]["maps"]
+    assert torch.equal(maps[0], torch.zeros(2))
+    assert len(maps[1]) == 1
+    assert whole.nested[1] is array
+    assert not array.any()
+    assert whole.pool.images[0] is image
+    assert (len(whole.pool.images), whole.pool.count, float(image.sum())) == (1, 0, 0.0)
+    assert whole.options.seen == []
+    assert len(helper) == 1
+    assert torch.equal(helper[0].running_mean, torch.zeros(2))
+    assert torch.equal(helper[0].weight, torch.ones(2))
+
+
+def test_generators_among_the_attributes_are_given_back() -> None:
+    def draw(whole: Any) -> list[float]:
+        numpy, old, python, torchs = whole.generators
+        drawn = [numpy.normal(), old.normal(), python.gauss(0, 1), float(torch.randn((), generator=torchs))]
+        return [*drawn, whole.own.random()]
+
+    whole = module()
+    whole.own = random.Random(3)
+    whole.generators = (
+        np.random.default_rng(0),
+        np.random.RandomState(1),
+        random.Random(2),
+        torch.Generator().manual_seed(3),
+    )
+    drawn = []
+    for _ in range(2):
+        with preserved(whole):
+            drawn.append(draw(whole))
+    assert drawn[0] == drawn[1] == draw(whole) != draw(whole)
+
+
+def test_what_cannot_change_is_not_copied() -> None:
+    whole = module()
+    whole.frozen = np.zeros(3)
+    whole.frozen.flags.writeable = False
+    whole.chance, whole.meta = random.SystemRandom(), torch.zeros(2, device="meta")
+    with preserved(whole):
+        whole.flag = False
+    assert whole.flag
 
 
 def test_a_module_gets_its_tensors_and_attributes_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +11,21 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
-from hdgan.benchmarks.cases import BENCHMARKS, avg_pyramid, data_loading, instance_norm_act, instance_norm_act_3d, step
+from hdgan.benchmarks import foreign
+from hdgan.benchmarks.cases import (
+    BENCHMARKS,
+    accelerate,
+    avg_pyramid,
+    data_loading,
+    instance_norm_act,
+    instance_norm_act_3d,
+    step,
+)
 from hdgan.benchmarks.cases.networks import count_flops
 from hdgan.benchmarks.cases.step import StepCase, build_original_step, build_step
 from hdgan.benchmarks.plain import plain
 from hdgan.benchmarks.reference import build_reference
-from hdgan.benchmarks.runner import GRAPH, Context, Cost, check
+from hdgan.benchmarks.runner import BOTH, GRAPH, Context, Cost, check
 from hdgan.benchmarks.shapes import NormCase
 from hdgan.benchmarks.suite import Case, Selection, Suite
 from hdgan.errors import ConfigError, DataError
@@ -87,6 +97,24 @@ def test_implementations_of_the_norm_of_volumes_agree(
     implementations = ("eager", "cpu")
     trials = list(instance_norm_act_3d.BENCHMARK.setup("small", Context(CPU, dtype, layout, implementations)))
     assert [trial.implementation for trial in trials if trial.direction == "both"] == list(implementations)
+    for trial in trials:
+        check(trial)
+
+
+def test_an_accelerated_network_can_be_compiled_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the compiler's own operators, which takes less time than its C++ code."""
+    monkeypatch.setattr(accelerate, "SIDE", 32)
+    small = accelerate.ForeignCase(lambda: foreign.MonaiDiscriminator(3, 4, n_layers=1), photo=True)
+    monkeypatch.setitem(accelerate.CASES, "small", small)
+    made = []
+
+    def compiled(network: nn.Module, implementation: str) -> Any:
+        made.append((implementation, type(network) is foreign.MonaiDiscriminator))
+        return torch.compile(network, fullgraph=True, backend="aot_eager")
+
+    monkeypatch.setattr(accelerate, "compiled", compiled)
+    trials = list(accelerate.setup("small", Context(CPU, implementations=("eager", "compile", BOTH, "cpu"))))
+    assert made == [("compile", True), (BOTH, False)]
     for trial in trials:
         check(trial)
 

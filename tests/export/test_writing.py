@@ -65,7 +65,13 @@ def blocks(batch: int, height: int, width: int, values: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "format"), [*((name, "onnx") for name in MODELS), ("features and noise", "pt2"), ("pix2pix", "pt2")]
+    ("name", "format"),
+    [
+        *((name, "onnx") for name in MODELS),
+        ("features and noise", "pt2"),
+        ("pix2pix", "pt2"),
+        pytest.param("floats", "aoti", marks=pytest.mark.slow),
+    ],
 )
 def test_a_program_makes_the_pictures_of_the_pipeline(name: str, format: FormatName, tmp_path: Path) -> None:
     pipeline = pipeline_of(name)
@@ -99,7 +105,12 @@ def test_a_program_makes_the_pictures_of_the_pipeline(name: str, format: FormatN
 
 @pytest.mark.parametrize(
     ("name", "format", "precision"),
-    [("floats", "onnx", "float16"), ("features and noise", "pt2", "float16"), ("floats", "pt2", "bfloat16")],
+    [
+        ("floats", "onnx", "float16"),
+        ("features and noise", "pt2", "float16"),
+        ("floats", "pt2", "bfloat16"),
+        pytest.param("floats", "aoti", "bfloat16", marks=pytest.mark.slow),
+    ],
 )
 def test_other_precisions_are_as_close_as_the_pipeline(
     name: str, format: FormatName, precision: Any, tmp_path: Path
@@ -164,6 +175,34 @@ def test_the_file_describes_itself(shipped: Path, tmp_path: Path) -> None:
     ]
     assert json.loads(metadata["outputs"])[0]["shape"] == ["batch", "height", "width", 3]
     assert int(metadata["padded_to_multiple_of"]) == 2
+
+
+@pytest.mark.slow
+def test_a_compiled_encoder(tmp_path: Path) -> None:
+    pipeline = pipeline_of("features and noise")
+    exported = export_program(pipeline, tmp_path / "x.pt2", "aoti", part="encoder")
+    assert [difference.acceptable for difference in exported.differences] == [True, True]
+    run, metadata = FORMATS["aoti"].read(tmp_path / "x.pt2")
+    assert (metadata["least_side"], metadata["padded_to_multiple_of"]) == ("5", "4")
+    instance = blocks(1, 5, 22, 4).int()
+    photo = torch.randint(256, (*instance.shape, 3), dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="a side has fewer than 5 pixels"):
+        run({"photo": photo[:, 1:], "instance": instance[:, 1:]})
+    found = run({"photo": photo, "instance": instance})
+    styles = pipeline.encode(photo[0].permute(2, 0, 1) / 127.5 - 1, pipeline.read(instance, instance * 1000))
+    assert found.shape == (*instance.shape, 2)
+    for id, style in styles.instances.items():
+        of_instance = found[instance * 1000 == id]
+        torch.testing.assert_close(of_instance, torch.tensor(style.feature).expand_as(of_instance), rtol=0, atol=1e-4)
+
+
+def test_without_a_compiler_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (str(tmp_path / "no-compiler"),))
+    with pytest.raises(ConfigError, match=r"--format aoti needs a C\+\+ compiler, and none is found that works"):
+        export_program(pipeline_of("floats"), tmp_path / "x.pt2", "aoti")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_of_several_images(tmp_path: Path) -> None:

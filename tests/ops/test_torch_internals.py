@@ -150,3 +150,14 @@ def test_without_its_forward_a_convolution_is_called(monkeypatch):
     for kind in (nn.Conv2d, nn.modules.conv._ConvNd):
         monkeypatch.delattr(kind, "_conv_forward")
     assert blocks.as_function(conv) is conv
+
+
+def test_without_the_registries_of_modules_public_functions_give_the_same(monkeypatch):
+    part = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 1, bias=False))
+    module = nn.ModuleDict({"first": part, "second": part})
+    found = [_torch_internals.names_in(one) for one in module.modules()], dict(_torch_internals.parts_of(module))
+    assert _torch_internals._REGISTRIES_KNOWN
+    monkeypatch.setattr(_torch_internals, "_REGISTRIES_KNOWN", False)
+    assert ([_torch_internals.names_in(one) for one in module.modules()], _torch_internals.parts_of(module)) == found
+    with pytest.raises(RuntimeError, match="install a version of torch that this version of hdgan supports"):
+        _torch_internals.exchange_tensors(module, lambda tensor: tensor)

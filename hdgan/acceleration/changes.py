@@ -1,9 +1,9 @@
-"""Which operations of a graph change a tensor in place, and which tensors may lie in the same memory."""
+"""Which operations of a graph change a tensor in place, and whether another one may be moved past them."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from hdgan.acceleration import calls
+from hdgan.acceleration.nodes import only_user
 from hdgan.acceleration.tracing import IN_PLACE_OPERATORS
 
 _FRESH_LAYERS = (
@@ -20,7 +21,7 @@ _FRESH_LAYERS = (
     *(nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softmax),
 )
 _FRESH_CALLS: tuple[Any, ...] = (
-    *(calls.norm_act, calls.pyramid),
+    *(calls.norm_act, calls.pyramid, calls.label_stem, torch.zeros),
     *(operator.add, operator.sub, operator.mul, operator.truediv),
     *(torch.add, torch.sub, torch.mul, torch.cat, torch.tanh, torch.sigmoid, torch.relu),
     *(F.conv2d, F.conv_transpose2d, F.relu, F.leaky_relu, F.avg_pool2d, F.instance_norm, F.tanh, F.sigmoid),
@@ -52,39 +53,34 @@ def is_fresh(node: fx.Node, layer: nn.Module | None) -> bool:
     return node.op == "call_function" and node.target in _FRESH_CALLS
 
 
-class Aliases:
-    """The memory in which the tensors of a graph may lie.
+def may_move(
+    read: fx.Node,
+    start: fx.Node,
+    end: fx.Node,
+    members: Collection[fx.Node],
+    layer: Callable[[fx.Node], nn.Module | None],
+) -> bool:
+    """Whether what `start` reads is certainly still the same at `end`.
+
+    It is if `start` alone knows of it, or if whatever changes in between was made in between, so that nothing older
+    lies in its memory.
 
     Args:
+        read: what `start` reads.
+        start, end: nodes of a graph.
+        members: nodes between the two that move along, and whose results must not change either.
         layer: gives the layer that a node calls.
-        graph: as it is before it is rewritten.
     """
-
-    def __init__(self, layer: Callable[[fx.Node], nn.Module | None], graph: fx.Graph) -> None:
-        self._layer = layer
-        self._memory: dict[fx.Node, frozenset[Any]] = {}
-        for node in graph.nodes:
-            self._memory[node] = self._of(node)
-
-    def _of(self, node: fx.Node) -> frozenset[Any]:
-        if node.op in ("placeholder", "get_attr"):
-            return frozenset([node.op])  # arguments may be the same tensor
-        if is_fresh(node, self._layer(node)):
-            return frozenset([node])
-        return frozenset().union(*(self.of(read) for read in node.all_input_nodes), [node])
-
-    def of(self, node: fx.Node) -> frozenset[Any]:
-        """Names of the memory in which a tensor may lie."""
-        if node not in self._memory:  # put into the graph since
-            self._memory[node] = self._of(node)
-        return self._memory[node]
-
-    def replaced(self, new: fx.Node, old: Sequence[fx.Node]) -> None:
-        """Note that a node takes the place of others, as which their readers know it."""
-        self._memory[new] = frozenset([new]).union(*(self._memory[node] for node in old))
-
-    def changes(self, node: fx.Node, tensor: fx.Node) -> bool:
-        """Whether a node may change a tensor."""
-        if not mutates(node, self._layer(node)):
-            return False
-        return any(self.of(read) & self.of(tensor) for read in node.all_input_nodes)
+    if only_user(read) is start and is_fresh(read, layer(read)):
+        return True
+    made: set[fx.Node] = set()
+    node = start.next
+    while node is not end:
+        if node not in members:
+            changes = mutates(node, layer(node))
+            if changes and not made.issuperset(node.all_input_nodes):
+                return False
+            if changes or is_fresh(node, layer(node)):
+                made.add(node)
+        node = node.next
+    return True
