@@ -11,16 +11,14 @@ from hdgan.regions.storage import RegionStorage
 from hdgan.regions.tensor import RegionTensor
 
 __all__ = [
-    "Box", "Local", "Node", "RegionRun", "RegionStorage", "RegionTensor", "Source", "Statistics", "norms", "operations",
-]
     "Box",
     "Local",
     "Node",
     "RegionRun",
+    "RegionStorage",
     "RegionTensor",
     "Source",
     "Statistics",
-    "RegionStorage",
     "norms",
     "operations",
 ]
