@@ -37,7 +37,9 @@ commands:
   bench      measure speed and memory against eager PyTorch, torch.compile and NVIDIA's code
   info       what this installation can do: versions, GPUs, backends; --check tests the kernels on your device
 
-hdgan COMMAND --help tells more; hdgan --version prints the version."""
+hdgan COMMAND --help tells more; hdgan --version prints the version.
+torchrun --nproc-per-node N -m hdgan COMMAND shares the work of train, styles encode, evaluate, data check and data pack
+among N processes."""
 
 COMMANDS = {
     "report": "hdgan.commands.report:report",

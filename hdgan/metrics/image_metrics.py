@@ -78,11 +78,11 @@ class ImageMetrics:
     def measure(self, image: Tensor, photo: Tensor) -> ImageMeasures:
         """Compare an image with its photo: both [1, C, H, W] float in [0, 1]."""
         measures = ImageMeasures()
-        for name in self._available():
-            least, what = LEAST_PIXELS.get(name, (1, ""))
-            if min(photo.shape[2:]) < least:
-                measures.notes[name] = f"{what} needs images of at least {least} pixels per side"
-            elif name == "psnr":
+        for name, (pixels, what) in LEAST_PIXELS.items():
+            if name in self.names and not _obstacle(name, photo.shape[1]) and min(photo.shape[2:]) < pixels:
+                measures.notes[name] = f"{what} needs images of at least {pixels} pixels per side"
+        for name in self._available() - measures.notes.keys():
+            if name == "psnr":
                 measures.values[name] = _psnr(image, photo)
             elif name == "ssim":
                 measures.values[name] = _ssim(image, photo)
@@ -111,8 +111,8 @@ class ImageMetrics:
                 values[name] = math.fsum(one.values[name] for one in self._measures) / len(self._measures)
         return values
 
-    def _available(self) -> list[str]:
-        return [name for name in self.names if name not in self.notes]
+    def _available(self) -> set[str]:
+        return set(self.names) - self.notes.keys()
 
     def _distance(self, name: str) -> float:
         """Fréchet's distance or KID of the features of all images, by torchmetrics."""

@@ -130,6 +130,12 @@ class Rendezvous:
                 raise
             raise ending from error
 
+    def publish(self, error: BaseException) -> None:
+        """Leave the reason why this process ends, unless another process has given it one."""
+        if self.store is not None and not isinstance(error, OtherProcessError):
+            with suppress(OtherProcessError), self._explained_store_errors():
+                self._is_set_first(_FAILURE, self._reason(error))
+
     def _ending(self, error: BaseException) -> BaseException:
         """What to raise where an error ends this process, so that one process on each machine says why the run ends.
 
@@ -142,14 +148,13 @@ class Rendezvous:
         """
         if self.store is None:
             return error
+        self.publish(error)
         ending = error
         with suppress(OtherProcessError), self._explained_store_errors():
             tells = self._is_set_first(f"{_TOLD}/{platform.node()}", str(self.rank))
-            if isinstance(error, OtherProcessError):
-                reason = self.store.get(_FAILURE).decode() if self.store.check([_FAILURE]) else str(error)
+            reason = self.store.get(_FAILURE).decode() if self.store.check([_FAILURE]) else str(error)
+            if _has_message(error) and not (tells and reason == self._reason(error)):
                 ending = OtherProcessError(reason, told=not tells)
-            elif not (self._is_set_first(_FAILURE, self._reason(error)) and tells) and _has_message(error):
-                ending = OtherProcessError(self.store.get(_FAILURE).decode(), told=not tells)
             self._let_others_end()
         return ending
 

@@ -71,10 +71,13 @@ class World:
             yield from own
             return
         results = iter(own)
-        for start in range(0, total, self.size * block):
-            rows = self.all_gather(list(islice(results, block)))
-            for k in range(min(total - start, self.size * block)):
-                yield rows[k % self.size][k // self.size]
+        try:
+            for start in range(0, total, self.size * block):
+                rows = self.all_gather(list(islice(results, block)))
+                for k in range(min(total - start, self.size * block)):
+                    yield rows[k % self.size][k // self.size]
+        finally:
+            getattr(results, "close", lambda: None)()  # ends threads and workers that read ahead
 
     def all_gather(self, value: T) -> list[T]:
         """Give a value that pickle can copy to all processes.
@@ -230,7 +233,8 @@ def join_world(device: str, *, by_nccl: bool = True) -> Iterator[World]:
     try:
         yield World(place.rank, place.size, chosen, place.local_rank, rendezvous)
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 @contextmanager
@@ -258,8 +262,10 @@ def join_shards(device: str = "cpu") -> Iterator[World]:
                 try:
                     yield world
                     world.barrier()  # which sees at once that a process was killed
-                except BaseException:
+                except BaseException as error:
                     _on_sigterm(signal.SIG_IGN)  # torchrun sends it as soon as one process has ended
+                    world.rendezvous.publish(error)
+                    dist.destroy_process_group()  # now the others, who may wait for this process, end as well
                     raise
             world.barrier()  # the first process may have the store, which the others have read now
 

@@ -18,6 +18,7 @@ from hdgan.families.saving import save_model
 from hdgan.inference import encoding as module
 from hdgan.inference import load
 from hdgan.inference.encoding import encode, open_trained_model
+from hdgan.sharding.world import World
 from hdgan.styles.table import FeatureTable
 
 
@@ -53,8 +54,8 @@ def test_an_interrupted_encoding_goes_on(copied: Path, monkeypatch: pytest.Monke
     real = module._encoded
 
     def until(stop: int) -> None:
-        def some(of: module.TrainedModel, start: int) -> Iterator[FeatureTable]:
-            for k, row in enumerate(real(of, start), start):
+        def some(of: module.TrainedModel, start: int, world: World) -> Iterator[FeatureTable]:
+            for k, row in enumerate(real(of, start, world), start):
                 if k == stop:
                     raise KeyboardInterrupt
                 began.append(k)
