@@ -15,13 +15,13 @@ from scipy.ndimage import find_objects, label
 from torch import Tensor
 
 from hdgan.errors import ConfigError, DataError
-from hdgan.inference.maps import ImageSource, Maps
+from hdgan.inference.maps import ImageSource, Maps, read_maps
 from hdgan.inference.pipeline import Pipeline
 from hdgan.models.draws import Draws, drawing_from
 from hdgan.regions import Box, Node, RegionTensor, Run, Source, Storage
 from hdgan.regions.draws import RegionDraws
 from hdgan.regions.evaluation import Changes
-from hdgan.regions.recording import Kept, Recorded, RecordedDraws, Recording
+from hdgan.regions.recording import HeldPixels, Recorded, RecordedDraws, Recording
 from hdgan.seeding import seeded
 from hdgan.styles.sample import Styles
 from hdgan.wording import memory_size
@@ -66,7 +66,7 @@ class Preview:
 
     def __init__(self, pipeline: Pipeline, margin: int = MARGIN, max_memory: int = MAX_MEMORY) -> None:
         self.pipeline, self.margin, self.max_memory = pipeline, margin, max_memory
-        self._shown: _Shown | None = None
+        self._shown: _RecordedImage | None = None
 
     @torch.no_grad()
     def record(
@@ -101,7 +101,9 @@ class Preview:
         sources = [None if pixels is None else Recorded.source(pixels, run) for pixels in given]
         image = self._run(sources, variant, RecordedDraws(run), noise)
         assert isinstance(image, Recorded)
-        self._shown = _Shown(given, [None if s is None else s.node for s in sources], image.node, image.pixels[0])
+        self._shown = _RecordedImage(
+            given, [None if s is None else s.node for s in sources], image.node, image.pixels[0]
+        )
         return image.pixels[0].clone()
 
     @torch.no_grad()
@@ -133,7 +135,7 @@ class Preview:
         self, source: ImageSource | Maps, instance: ImageSource | None, photo: ImageSource | None, styles: Styles | None
     ) -> list[Tensor | None]:
         """What the image is made of. Maps are int64, whatever they were read from."""
-        maps = self.pipeline.read(source, instance)
+        maps = read_maps(source, instance, self.pipeline.config, self.pipeline.device)
         if maps.size[0] > 1:
             raise DataError(f"{maps.name} is a batch of {maps.size[0]}: give one map")
         with self.pipeline.autocast():
@@ -151,7 +153,7 @@ class Preview:
         """Count the features before there are any."""
         storage = Storage(2**62, Path(tempfile.gettempdir()), rehearsal=True)
         run = Run(storage, self.pipeline.device, rehearsal=True, recording=True)
-        sources = [None if t is None else RegionTensor.of(Source(Kept(t), t.shape, t.dtype), run) for t in given]
+        sources = [None if t is None else RegionTensor.of(Source(HeldPixels(t), t.shape, t.dtype), run) for t in given]
         image = self._run(sources, variant, RegionDraws(run), nullcontext())  # which holds them
         if storage.in_memory > self.max_memory:
             raise ConfigError(
@@ -162,7 +164,7 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _RecordedImage:
     """A recorded image."""
 
     given: Sequence[Tensor | None]
@@ -185,7 +187,7 @@ class Edit:
             not overlap.
     """
 
-    def __init__(self, pipeline: Pipeline, shown: _Shown, given: Sequence[Tensor | None], margin: int) -> None:
+    def __init__(self, pipeline: Pipeline, shown: _RecordedImage, given: Sequence[Tensor | None], margin: int) -> None:
         self._pipeline, self._shown, self._given = pipeline, shown, given
         whole = shown.node.box
         self._changed = [
@@ -223,13 +225,13 @@ class Edit:
         try:
             for node, _, now, changed in every:
                 if node is not None and now is not None and changed is not None and changed.any():
-                    node.held = Kept(now)
+                    node.held = HeldPixels(now)
                     changes.add(node, _bounds(changed))
             yield
         finally:
             for node, before, _, _ in every:
                 if node is not None and before is not None:
-                    node.held = Kept(before)
+                    node.held = HeldPixels(before)
 
 
 def _shape(pixels: Tensor | None) -> tuple[int, ...] | None:

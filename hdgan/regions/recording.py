@@ -18,7 +18,7 @@ from hdgan.regions.storage import Storage
 from hdgan.regions.tensor import RegionTensor, stand_in_for
 
 
-class Kept:
+class HeldPixels:
     """The pixels of a tensor, as a node holds them.
 
     Args:
@@ -50,19 +50,25 @@ class Recording(Run):
         self._read: dict[Node, Tensor] = {}
         self._held: set[Node] = set()
 
-    def apply(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """The result of an operation, in which `Recorded` takes the place of each tensor."""
+    def apply(
+        self,
+        function: Callable[..., Any],
+        stand_in: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """The result of an operation and that of its stand-in, as `Recorded` in the place of each tensor."""
         self.check()
         self._read = {}
-        pixels = function(*_mapped(self._pixels, tuple(args)), **{k: _mapped(self._pixels, v) for k, v in kwargs.items()})
-        nodes = stand_in_for(function)(*args, **kwargs)
-        return _mapped(self._recorded, nodes, pixels)
+        named = {name: _mapped(self._pixels, value) for name, value in kwargs.items()}
+        pixels = function(*_mapped(self._pixels, tuple(args)), **named)
+        return _mapped(self._recorded, stand_in(*args, **kwargs), pixels)
 
     def statistics_of(self, node: Node) -> Statistics:
         """As of `Run`, from the pixels that the norm reads, which are kept."""
         pixels = self._read[node]
         if node.held is None:
-            node.held = Kept(pixels)
+            node.held = HeldPixels(pixels)
         variance, mean = torch.var_mean(pixels.float(), (2, 3), correction=0)
         found = Statistics(mean.double(), variance.double())
         self.statistics.append(found)
@@ -80,8 +86,10 @@ class Recording(Run):
         for node in (made.node, *made.node.inputs):  # a sum may be padded
             if node in self._held:
                 self._held.remove(node)
-                (top, left) = ((large - small) // 2 for large, small in zip(pixels.shape[2:], node.shape[2:], strict=True))
-                node.held = Kept(pixels[:, :, top : top + node.shape[2], left : left + node.shape[3]])
+                (top, left) = (
+                    (large - small) // 2 for large, small in zip(pixels.shape[2:], node.shape[2:], strict=True)
+                )
+                node.held = HeldPixels(pixels[:, :, top : top + node.shape[2], left : left + node.shape[3]])
         return Recorded.both(made.node, pixels, self)
 
 
@@ -105,7 +113,7 @@ class Recorded(RegionTensor):
     @staticmethod
     def source(pixels: Tensor, run: Recording) -> Recorded:
         """An input of the network."""
-        return Recorded.both(Source(Kept(pixels), pixels.shape, pixels.dtype), pixels, run)
+        return Recorded.both(Source(HeldPixels(pixels), pixels.shape, pixels.dtype), pixels, run)
 
     @classmethod
     def __torch_function__(
@@ -115,11 +123,12 @@ class Recorded(RegionTensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if stand_in_for(func) is None:
+        stand_in = stand_in_for(func)
+        if stand_in is None:
             return super().__torch_function__(func, types, args, kwargs)
         runs: list[Recording] = []
         _mapped(lambda tensor: runs.append(tensor.run), (*args, *(kwargs or {}).values()))
-        return runs[0].apply(func, args, kwargs or {})
+        return runs[0].apply(func, stand_in, args, kwargs or {})
 
 
 class RecordedDraws(Draws):

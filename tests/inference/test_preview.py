@@ -135,7 +135,7 @@ def test_each_part_of_an_edit_is_found(part: str) -> None:
     pipeline = pipeline_of(CONFIGS["G2 with features"])
     options = options_of(pipeline)
     id = int(IDS[50, 70])
-    rows, columns = (np.flatnonzero((IDS == id).any(axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero((id == IDS).any(axis)) for axis in (1, 0))
     given = Input(LABEL, IDS, Styles({id: Style(int(LABEL[50, 70]), (0.1, 0.2, 0.3))}))
     if part == "style":
         edited = replace(given, styles=Styles({id: Style(int(LABEL[50, 70]), (-2.0, 3.0, 1.0))}))

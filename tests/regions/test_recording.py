@@ -13,7 +13,7 @@ from hdgan.ops import instance_norm_act
 from hdgan.regions import Box
 from hdgan.regions.evaluation import Changes
 from hdgan.regions.nodes import Padding
-from hdgan.regions.recording import Kept, Recorded, RecordedDraws, Recording
+from hdgan.regions.recording import HeldPixels, Recorded, RecordedDraws, Recording
 from tests.regions.test_changes import BOXES, _image, network, run_in
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def test_regions_are_those_of_a_whole_run_with_the_same_statistics(box: Box, pix
     _, expected = _image(changed, run_in(side=128, given=run.statistics))
     whole = Changes(expected).evaluate(expected.box)
     changes = Changes(made.node)
-    source.node.held = Kept(changed)
+    source.node.held = HeldPixels(changed)
     changes.add(source.node, box)
     for asked in BOXES:
         part = whole[..., slice(*asked.rows), slice(*asked.columns)]
