@@ -54,7 +54,7 @@ def bench(
 
     Args:
         benchmarks: what to measure: ops by their names in hdgan.ops, instance_norm_act_3d, networks (residual_block,
-            G1, G2, D, E), accelerate (others' networks), step, data_loading, generate, startup; all if empty.
+            G1, G2, D, E), accelerate (others' networks), step, data_loading, generate, preview, startup; all if empty.
         device: auto, cpu, cuda or cuda:N.
         dtype: of the tensors; the step runs under autocast.
         layout: memory formats; speed-ups are always over eager NCHW.

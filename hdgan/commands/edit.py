@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from annotated_types import Interval
 from rich.console import Console
 
 from hdgan.checkpoints import find_checkpoint
@@ -17,6 +18,7 @@ from hdgan.errors import ConfigError, DataError
 from hdgan.files import require_file, require_no_file
 
 MAX_PIXELS = 2048 * 1024 * 2
+_GiB = Annotated[float, Interval(ge=0, le=2**20)]
 
 
 def edit(
@@ -33,6 +35,7 @@ def edit(
     device: str = "auto",
     precision: Precision = "float32",
     ema: bool = True,
+    preview_gib: float = 4,
 ) -> int:
     """Edit label maps, objects and styles in a web page, next to the generated image.
 
@@ -54,6 +57,8 @@ def edit(
         device: auto, cpu, cuda or cuda:N.
         precision: bfloat16 and float16 run the networks under autocast; float16 is more exact, and slow on most CPUs.
         ema: use the averaged weights.
+        preview_gib: memory for previews in GiB. On a CPU, a small edit shows the changed part of the image at once and
+            then the whole, if the features of two images fit into this; 0 turns it off.
     """
     if find_spec("gradio") is None:
         raise ConfigError(
@@ -65,6 +70,7 @@ def edit(
         raise ConfigError(f"--host {host:.300} is not an address to listen on: give 127.0.0.1 or 0.0.0.0") from error
     check_value(Port | None, port, "port")
     check_value(Positive, max_pixels, "max_pixels")
+    check_value(_GiB, preview_gib, "preview_gib")
     if out is not None:
         require_no_file(out)
     if root is not None and not root.is_dir():
@@ -79,7 +85,9 @@ def edit(
 
     pipeline = load(file, device=device, precision=precision, ema=ema)
     console = Console(stderr=True)
-    context = open_context(pipeline, max_pixels, root=root, out=out, classes=classes, console=console)
+    context = open_context(
+        pipeline, max_pixels, root=root, out=out, classes=classes, preview_gib=preview_gib, console=console
+    )
 
     from hdgan.editor.web.app import serve
 

@@ -17,6 +17,7 @@ from hdgan.editor.renderer import Renderer
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.families.saving import read_metadata
 from hdgan.inference import Pipeline
+from hdgan.inference.preview import Preview
 from hdgan.losses import rgb_obstacle
 from hdgan.scenes import held_out_only, spec_of
 from hdgan.styles import Style, StyleBank
@@ -37,10 +38,14 @@ class EditorContext:
     samples: PairedDataset | None = None
     """Held-out samples to start from."""
     why_no_samples: str = ""
+    preview_memory: int = 0
+    """Bytes that the features of images may take, of which edits are previewed; 0 for no previews."""
 
     @cached_property
     def renderer(self) -> Renderer:
-        return Renderer(self.pipeline)
+        # The features of the last image stay until those of the next one are complete.
+        preview = Preview(self.pipeline, max_memory=self.preview_memory // 2) if self.preview_memory else None
+        return Renderer(self.pipeline, preview)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -95,13 +100,14 @@ def open_context(
     root: Path | None = None,
     out: Path | None = None,
     classes: Path | None = None,
+    preview_gib: float = 0,
     console: Console | None = None,
 ) -> EditorContext:
     """Prepare a model that `hdgan.load` returned for editing.
 
     Args:
         pipeline: the model.
-        max_pixels, root, out, classes: options of `hdgan edit`.
+        max_pixels, root, out, classes, preview_gib: options of `hdgan edit`.
         console: where warnings about the dataset are printed.
 
     Raises:
@@ -123,7 +129,9 @@ def open_context(
     except HdganError as error:  # the model can still edit the user's own files
         why_no_samples = str(error)
     palette = choose_palette(model.n_labels, spec, classes)
-    return EditorContext(pipeline, palette, out or output_folder(file), max_pixels, samples, why_no_samples)
+    folder = out or output_folder(file)
+    memory = int(preview_gib * 2**30) if pipeline.device.type == "cpu" else 0
+    return EditorContext(pipeline, palette, folder, max_pixels, samples, why_no_samples, memory)
 
 
 def output_folder(model: Path) -> Path:

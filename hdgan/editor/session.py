@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hdgan.editor.context import EditorContext
 from hdgan.editor.document import Document
 from hdgan.editor.history import History
 from hdgan.editor.masks import Point, polygon_mask, stroke_mask
+from hdgan.editor.renderer import Shown
 from hdgan.editor.storage import (
     Fingerprint,
     document_folder,
@@ -51,9 +52,13 @@ class Session:
         """The present state."""
         return self._opened().present
 
-    def image(self) -> np.ndarray:
-        """The generated image of the present state, [H, W, 3] uint8."""
-        return self.context.renderer.render(self.document)
+    def image(self, check: Callable[[], None] = lambda: None) -> np.ndarray:
+        """The generated image of the present state, [H, W, 3] uint8. `check` is as of `Renderer.render`."""
+        return self.context.renderer.render(self.document, check)
+
+    def shown(self) -> Shown:
+        """The image of the present state, or a preview of it."""
+        return self.context.renderer.show(self.document)
 
     # Opening and saving. Opening is a step of the history, so undo returns to the previous document.
 
@@ -167,8 +172,8 @@ class Session:
         self.selected = None
 
     def _render(self, document: Document) -> None:
-        """A document becomes the present state only after its image was generated."""
-        self.context.renderer.render(document)
+        """A document becomes the present state only after its image, or a preview of it, was generated."""
+        self.context.renderer.show(document)
 
     def _opened(self) -> History:
         if self.history is None:

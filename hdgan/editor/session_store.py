@@ -14,7 +14,7 @@ from typing import Any
 
 from hdgan.editor.context import EditorContext
 from hdgan.editor.session import Session
-from hdgan.editor.session_view import SessionView, describe_classes
+from hdgan.editor.session_view import SessionView, SupersededError, describe_classes
 from hdgan.errors import HdganError
 
 MAX_IN_MEMORY = 4
@@ -53,6 +53,8 @@ class SessionStore:
         self._entries: OrderedDict[str, _OpenSession] = OrderedDict()  # the one that was used longest ago comes first
         self._disk_error = ""
         self._lock = threading.Lock()
+        self._waiting = 0  # requests of users
+        self._counting = threading.Lock()
 
     def connect(self, key: str, previous: str | None = None) -> dict[str, Any]:
         """What a page shows when it is loaded: the session that its tab had before the reload, else the first sample.
@@ -61,7 +63,7 @@ class SessionStore:
             key: of the tab from now on.
             previous: key of the tab before the reload. It is not valid any more.
         """
-        with self._lock:
+        with self._turn():
             known, lost = None, ""
             try:
                 known = self._take(previous) if previous else None
@@ -75,15 +77,38 @@ class SessionStore:
 
     def run(self, key: str, action: Callable[[Session], str | None], serial: int | None = None) -> dict[str, Any]:
         """As `SessionView.run`, for the session of a tab. If it has none, the message says so."""
+        with self._turn():
+            return self._answer(key, lambda view: view.run(action, serial)) | {"serial": serial}
+
+    def refine(self, key: str) -> dict[str, Any]:
+        """As `SessionView.refine`, for the session of a tab. Requests of users, from whatever tab, do not wait for it:
+        it ends as soon as one arrives."""
+
+        def check() -> None:
+            if self._waiting:
+                raise SupersededError
+
         with self._lock:
-            failed = {"confirmation": "", "serial": serial}
-            try:
-                view = self._take(key)
-            except HdganError as error:
-                return {"message": str(error)} | failed
-            if view is None:
-                return {"message": f"{_EXPIRED} Reload the page.", "unsaved": False} | failed
-            return self._put(key, view, view.run(action, serial))
+            return {"preview": False} | self._answer(key, lambda view: view.refine(check))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for the requests that came before, but for no picture that only refines a preview."""
+        with self._counting:
+            self._waiting += 1
+        with self._lock:
+            with self._counting:
+                self._waiting -= 1
+            yield
+
+    def _answer(self, key: str, answer: Callable[[SessionView], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            view = self._take(key)
+        except HdganError as error:
+            return {"message": str(error), "confirmation": ""}
+        if view is None:
+            return {"message": f"{_EXPIRED} Reload the page.", "confirmation": "", "unsaved": False}
+        return self._put(key, view, answer(view))
 
     def _take(self, key: str) -> SessionView | None:
         """Remove a session from the store and return it; None if there is none.
@@ -104,7 +129,7 @@ class SessionStore:
         known, self._disk_error = self._disk_error, self._free_memory()
         if not self._disk_error:
             return content
-        message = content["message"] or (self._disk_error if self._disk_error != known else "")
+        message = content.get("message") or (self._disk_error if self._disk_error != known else "")
         return content | {"message": message, "notes": [*self.context.notes, self._disk_error]}
 
     def _free_memory(self) -> str:

@@ -28,6 +28,10 @@ _OUTLINE_WIDTH = 3 / 1024
 """Width of the outline of the selected instance, as a fraction of the width of the image."""
 
 
+class SupersededError(Exception):
+    """A picture is not needed any more, or not yet."""
+
+
 class SessionView:
     """Runs actions on a session and returns what the page shows afterwards. It can be pickled like the session.
 
@@ -39,6 +43,7 @@ class SessionView:
         self.session = session
         self._urls: dict[str, tuple[np.ndarray, str]] = {}
         self._shown_name: tuple[OpenedDocument, str] | None = None
+        self._turn = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_urls": {}}
@@ -54,6 +59,7 @@ class SessionView:
             serial: number of the page's request.
         """
         start = time.monotonic()
+        self._turn += 1
         message = confirmation = ""
         try:
             confirmation = action(self.session) or ""
@@ -69,7 +75,25 @@ class SessionView:
                 self._shown_name = origin, origin.name
                 content["name"] = origin.name
         seconds = time.monotonic() - start
-        return content | {"message": message, "confirmation": confirmation, "serial": serial, "seconds": seconds}
+        answer = {"message": message, "confirmation": confirmation, "serial": serial, "seconds": seconds}
+        return content | answer | {"turn": self._turn}
+
+    def refine(self, check: Callable[[], None]) -> dict[str, Any]:
+        """Generate the image of which the page shows a preview, and return what changes on the page.
+
+        If that fails, the preview stays, with a message.
+
+        Args:
+            check: called again and again. If it raises `SupersededError`, the page is to ask again later.
+        """
+        try:
+            image = as_url(Image.fromarray(self.session.image(check)), "JPEG")
+        except SupersededError:
+            return {"preview": True, "turn": self._turn}
+        except Exception as error:  # a bug must not end the sessions of other tabs
+            message = user_message(error, self.session.context.pipeline)
+            return {"preview": False, "turn": self._turn, "message": message}
+        return {"preview": False, "turn": self._turn, "image": image}
 
     def content(self) -> dict[str, Any]:
         """Everything that the page draws."""
@@ -77,12 +101,14 @@ class SessionView:
         if history is None:
             return {"notes": context.notes, "size": None}
         document, selected = history.present, self.session.selected
+        image, exact = self.session.shown()
         return {
             "notes": context.notes,
             "size": document.size,
             "label": self._url("label", document.label, lambda label: Image.fromarray(context.palette.paint(label))),
             "ids": self._url("ids", document.ids, colorize_ids),
-            "image": as_url(Image.fromarray(self.session.image()), "JPEG"),
+            "image": as_url(Image.fromarray(image), "JPEG"),
+            "preview": not exact,
             "canUndo": history.can_undo,
             "canRedo": history.can_redo,
             "unsaved": history.unsaved,

@@ -228,7 +228,7 @@ class LargeMaps(Maps):
         areas, ids = self.found, self._ids
 
         def of_pixels(ids: Tensor) -> Tensor:
-            return rows[areas.rows(ids)].permute(0, 3, 1, 2)
+            return rows.to(ids.device)[areas.rows(ids)].permute(0, 3, 1, 2)
 
         shape = 1, rows.shape[1], *ids.shape[1:]
         return RegionTensor.of(Local(of_pixels, [ids.node], shape, rows.dtype, stride=1, margin=0), ids.run)

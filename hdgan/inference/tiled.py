@@ -211,7 +211,7 @@ class TiledGenerator:
         return pixels
 
     def _run(self, given: Sequence[Statistics] | None = None, rehearsal: bool = False) -> RegionRun:
-        storage = RegionStorage(self._room // 2, self._folder, rehearsal)
+        storage = RegionStorage(self._room // 2, self._folder, rehearsal, self.pipeline.device)
         return RegionRun(storage, self.pipeline.device, self.tiling.tile, self._room // 6, given, rehearsal)
 
     def _rehearsed(

@@ -16,6 +16,8 @@ from torch import Tensor
 from hdgan.errors import HdganError
 from hdgan.regions.boxes import Box
 
+CPU = torch.device("cpu")
+
 
 class InMemory:
     """An image in memory, its channels last.
@@ -23,20 +25,24 @@ class InMemory:
     Args:
         shape: [B, …, H, W].
         dtype: of its pixels.
+        device: to which a box is read.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device = CPU) -> None:
+        self._device = device
         format = torch.channels_last if len(shape) == 4 else torch.contiguous_format
         self._pixels = torch.empty(tuple(shape), dtype=dtype, memory_format=format)
 
     def read(self, box: Box) -> Tensor:
-        """The pixels of a box; a view."""
-        rows, columns = slice(*box.rows), slice(*box.columns)
-        return self._pixels[..., rows, columns]
+        """The pixels of a box; a view, where they are on the device already."""
+        return self._place(box).to(self._device)
 
     def write(self, box: Box, pixels: Tensor) -> None:
         """Keep the pixels of a box."""
-        self.read(box).copy_(pixels)
+        self._place(box).copy_(pixels)
+
+    def _place(self, box: Box) -> Tensor:
+        return self._pixels[..., slice(*box.rows), slice(*box.columns)]
 
 
 class OnDisk:
@@ -46,9 +52,11 @@ class OnDisk:
         shape: [B, C, H, W] or [B, H, W], with one image.
         dtype: of its pixels.
         folder: of the file.
+        device: to which a box is read.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype, folder: Path) -> None:
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, folder: Path, device: torch.device = CPU) -> None:
+        self._device = device
         batch, *channels, height, width = shape
         assert batch == 1
         self._channels, self._width, self._dtype = channels, width, dtype
@@ -69,7 +77,7 @@ class OnDisk:
                 got = os.preadv(self._file.fileno(), [view[begin:end]], offset)
             if got != end - begin:
                 raise HdganError(f"{self._folder}: a scratch file was cut off: was the disk removed?")
-        pixels = pixels.view(rows, columns, *self._channels)
+        pixels = pixels.view(rows, columns, *self._channels).to(self._device)
         return pixels.movedim(2, 0)[None] if self._channels else pixels[None]
 
     def write(self, box: Box, pixels: Tensor) -> None:
@@ -112,10 +120,11 @@ class RegionStorage:
         limit: bytes that may be in memory.
         folder: of the files.
         rehearsal: only count the bytes.
+        device: on which the images are computed.
     """
 
-    def __init__(self, limit: int, folder: Path, rehearsal: bool = False) -> None:
-        self.limit, self.folder, self._rehearsal = limit, folder, rehearsal
+    def __init__(self, limit: int, folder: Path, rehearsal: bool = False, device: torch.device = CPU) -> None:
+        self.limit, self.folder, self._rehearsal, self._device = limit, folder, rehearsal, device
         self.in_memory = self.on_disk = 0
         self.most_on_disk = 0
         """The most bytes that were in files at the same time."""
@@ -128,9 +137,9 @@ class RegionStorage:
         if self._rehearsal:
             held = Accounted()
         elif fits:
-            held = InMemory(shape, dtype)
+            held = InMemory(shape, dtype, self._device)
         else:
-            held = OnDisk(shape, dtype, self.folder)
+            held = OnDisk(shape, dtype, self.folder, self._device)
         if fits:
             self.in_memory += size
         else:

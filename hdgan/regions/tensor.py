@@ -31,6 +31,11 @@ def stands_for(*functions: Any) -> Callable[[Function], Function]:
     return register
 
 
+def stand_in_for(function: Any) -> Callable[..., Any] | None:
+    """The function that takes the place of another one; None if nothing does."""
+    return _STANDINS.get(function)
+
+
 class RegionTensor(Tensor):
     """An image [B, C, H, W], or a map [B, H, W], whose pixels are computed region by region.
 
@@ -63,8 +68,8 @@ class RegionTensor(Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in _STANDINS:
-            return _STANDINS[func](*args, **(kwargs or {}))
+        if (stand_in := stand_in_for(func)) is not None:
+            return stand_in(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):

@@ -203,6 +203,8 @@ def _read(archive: zipfile.ZipFile, name: str, header: _ArrayHeader) -> np.ndarr
     return values.reshape(header.shape, order="F" if header.by_column else "C")
 
 
+_MOST_CELLS = 2**22
+"""Of a table of instances by labels; the pixels of more are sorted, which takes longer."""
 _REMEDY = "delete it and write it again with `hdgan styles encode RUN`"
 
 
@@ -222,7 +224,11 @@ def classes_of(index: InstanceIndex, label: Tensor | None, divisor: int) -> np.n
         return np.asarray(class_of(index.ids.cpu(), divisor), np.int64)
     label = label.long()
     low, span = int(label.min()), int(label.max()) - int(label.min()) + 1
-    combined, counts = (index.rows.long() * span + (label - low)).unique(return_counts=True)
+    cells = index.rows.long() * span + (label - low)
+    if len(index.ids) * span <= _MOST_CELLS:
+        counts = cells.flatten().bincount(minlength=len(index.ids) * span).view(-1, span)
+        return counts.cpu().numpy().argmax(1) + low
+    combined, counts = cells.unique(return_counts=True)
     row, offset = np.divmod(combined.cpu().numpy(), span)
     order = np.lexsort((offset, -counts.cpu().numpy(), row))
     _, first = np.unique(row[order], return_index=True)

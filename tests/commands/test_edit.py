@@ -49,6 +49,7 @@ def test_ctrl_c_ends_the_editor(styled: Path, start: Callable[..., subprocess.Po
         "--port -1",
         "--port 65536",
         "--max-pixels 0",
+        "--preview-gib -1",
         "--out /dev/null",
         "--root /dev/null",
         "--root /none",

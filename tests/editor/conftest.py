@@ -81,6 +81,13 @@ def context(shared_context: EditorContext, tmp_path: Path) -> EditorContext:
 
 
 @pytest.fixture
+def previewing(context: EditorContext, monkeypatch: pytest.MonkeyPatch) -> EditorContext:
+    """The same context with previews of edits of any size."""
+    monkeypatch.setattr("hdgan.editor.renderer.MOST_SHARE", 1)
+    return replace(context, preview_memory=2**31)
+
+
+@pytest.fixture
 def session(context: EditorContext) -> Session:
     """A session with the first held-out sample open."""
     session = Session(context)

@@ -201,7 +201,7 @@ def test_a_failed_render_changes_nothing(session: Session, monkeypatch: pytest.M
         raise HdganError("no memory")
 
     id = select_object(session)
-    monkeypatch.setattr(session.context.renderer, "render", fail)
+    monkeypatch.setattr(session.context.renderer, "show", fail)
     with pytest.raises(HdganError, match="no memory"):
         session.remove()
     assert id in session.document.classes

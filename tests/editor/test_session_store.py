@@ -4,6 +4,8 @@ import os
 import sqlite3
 import stat
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -218,3 +220,35 @@ def test_without_samples_a_tab_begins_empty(run, tmp_path) -> None:  # type: ign
     assert (view["size"], view["message"]) == (None, "")
     assert "no image is open" in store.run("a", lambda session: session.undo())["message"]
     assert store.connect("b", previous="a")["message"] == ""
+
+
+def test_an_edit_does_not_wait_for_the_image_of_a_preview(
+    previewing: EditorContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever tab it comes from."""
+    begun = threading.Event()
+
+    def endless(preview: object, *maps: object, check: Callable[[], None], **options: object) -> None:
+        begun.set()
+        while True:
+            check()
+
+    store = SessionStore(previewing)
+    store.connect("a")
+    store.connect("b")
+    for other in "ab":
+        assert store.run("a", restyle)["preview"]
+        begun.clear()
+        with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
+            patch.setattr("hdgan.inference.preview.Preview.record", endless)
+            refined = pool.submit(store.refine, "a")
+            assert begun.wait(30)
+            assert store.run(other, nothing)["message"] == ""
+            assert refined.result(30) == {"preview": True, "turn": store.run("a", nothing)["turn"] - (other == "a") - 1}
+        assert not store.refine("a")["preview"]
+
+
+def test_a_closed_session_has_no_image(previewing: EditorContext) -> None:
+    answer = SessionStore(previewing).refine("gone")
+    assert "no longer has what this tab showed" in answer["message"]
+    assert not answer["preview"]

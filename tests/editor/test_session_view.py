@@ -14,7 +14,14 @@ from PIL import Image
 from hdgan.editor.context import EditorContext
 from hdgan.editor.document import Document
 from hdgan.editor.session import Session
-from hdgan.editor.session_view import SessionView, describe_classes, describe_instance, outline, user_message
+from hdgan.editor.session_view import (
+    SessionView,
+    SupersededError,
+    describe_classes,
+    describe_instance,
+    outline,
+    user_message,
+)
 
 from .conftest import open_run
 
@@ -136,7 +143,7 @@ class TestAnswers:
             session_view.session.randomize()
         session_view.session.undo()
         before = session_view.session.document
-        monkeypatch.setattr(context.renderer, "render", out_of_memory)
+        monkeypatch.setattr(context.renderer, "show", out_of_memory)
         content = session_view.run(lambda session: getattr(session, action)(), 5)
         assert "The memory of cpu is too small for this image: open a smaller image" in content["message"]
         assert "--precision bfloat16" in content["message"]
@@ -182,3 +189,58 @@ def test_remedies_for_little_memory_are_not_in_use_already(error: Exception) -> 
         ", or start the editor with --device cpu.",
         ", or start the editor with --precision bfloat16 or --device cpu.",
     ]
+
+
+@pytest.fixture
+def edited(previewing: EditorContext) -> SessionView:
+    """A view whose page shows a preview."""
+    session_view = SessionView(Session(previewing))
+    session_view.run(lambda session: session.open_sample(0))
+    assert session_view.run(lambda session: session.randomize())["preview"]
+    return session_view
+
+
+def test_a_preview_becomes_the_image(edited: SessionView) -> None:
+    preview = edited.content()
+    refined = edited.refine(lambda: None)
+    assert set(refined) == {"preview", "turn", "image"}
+    assert not refined["preview"]
+    assert refined["image"] != preview["image"]
+    after = edited.content()
+    assert (after["image"], after["preview"]) == (refined["image"], False)
+    assert not edited.run(lambda session: session.undo())["preview"]
+
+
+def test_a_later_answer_has_a_later_turn(edited: SessionView) -> None:
+    refined = edited.refine(lambda: None)
+    assert edited.run(lambda session: session.undo())["turn"] > refined["turn"]
+
+
+def test_a_superseded_image_is_asked_for_again(edited: SessionView) -> None:
+    def check() -> None:
+        raise SupersededError
+
+    assert edited.refine(check) == {"preview": True, "turn": 2}
+    assert edited.content()["preview"]
+    assert not edited.refine(lambda: None)["preview"]
+
+
+def test_an_image_that_fails_leaves_its_preview(edited: SessionView, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise MemoryError
+
+    shown = edited.content()["image"]
+    with monkeypatch.context() as patch:
+        patch.setattr("hdgan.inference.preview.Preview.record", fail)
+        failed = edited.refine(lambda: None)
+        assert "open a smaller image" in failed["message"]
+        assert (failed["preview"], "image" in failed) == (False, False)
+    assert edited.content()["image"] == shown
+
+
+def test_what_is_saved_is_no_preview(edited: SessionView) -> None:
+    edited.run(lambda session: str(session.save("mine")))
+    folder = edited.session.context.folder / "mine"
+    saved = np.asarray(Image.open(folder / "picture.png"))
+    np.testing.assert_array_equal(saved, edited.session.image())
+    assert not edited.content()["preview"]

@@ -112,7 +112,9 @@ def test_an_array_that_claims_another_size_is_refused(make_table: MakeTable, tmp
         FeatureTable.load(file)
 
 
-def test_an_instance_has_the_label_of_most_of_its_pixels() -> None:
+@pytest.mark.parametrize("most", [2**22, 0], ids=["counted", "sorted"])
+def test_an_instance_has_the_label_of_most_of_its_pixels(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hdgan.styles.table._MOST_CELLS", most)
     ids = torch.tensor([[[7, 7, 7, -3], [7, 7, 9, 9]], [[7, 7, 7, 7], [7, 7, 7, 7]]])
     label = torch.tensor([[[1, 2, 2, 0], [2, 1, 3, 255]], [[1, 1, 1, 1], [0, 0, 0, 0]]], dtype=torch.uint8)
     index = instance_index(ids)

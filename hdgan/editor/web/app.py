@@ -76,6 +76,10 @@ def build_page(context: EditorContext) -> gr.Blocks:
         shown = [workspace, name]
         edit = workspace.edit(handlers.edit, None, shown, show_progress="hidden", **options)  # it has its own progress
         edit.failure(js=_NOTIFY_REFUSED)
+        # The page asks for the image of which it shows a preview. No edit waits for it: it has a queue of its own.
+        workspace.tick(
+            handlers.refine, None, workspace, show_progress="hidden", **options | {"concurrency_id": "refine"}
+        )
         options |= {"show_progress": "minimal", "show_progress_on": workspace}
         # `select` fires for every choice, even of the same entry (by keyboard: see workspace.js); `input` fires on blur
         # too. Without preprocessing, since Gradio would compare the choice with a list that may be out of date.
@@ -182,6 +186,9 @@ class _Handlers:
     def edit(self, event: gr.EventData, request: gr.Request) -> Any:
         action = parse_action(event._data)
         return self._run(lambda session: getattr(session, action.action)(**action.arguments), request, action.serial)
+
+    def refine(self, request: gr.Request) -> dict[str, Any]:
+        return self.store.refine(_key(request))
 
     # A dropdown without a choice sends None.
 

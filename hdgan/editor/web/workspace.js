@@ -60,6 +60,7 @@ const brushWidth = () => Number(find(".width").value);
 // Content from the server
 
 function show() {
+  if (props.value?.turn < view.turn) return; // a picture that was overtaken
   const previous = view.document;
   view = { ...view, ...props.value }; // an answer can consist of a message alone
   answered = props.value?.serial ?? answered;
@@ -79,12 +80,17 @@ function show() {
     find(".width").max = Math.ceil(width / 4);
     setWidth(Math.ceil(width / 32));
   }
-  for (const part of ["label", "ids", "image"]) find(`[data-part=${part}]`).src = view[part];
+  for (const part of ["label", "ids", "image"]) {
+    const pane = find(`[data-part=${part}]`);
+    if (pane.src !== view[part]) pane.src = view[part];
+  }
+  find(".preview").hidden = !view.preview;
   find("[data-action=undo]").disabled = !view.canUndo;
   find("[data-action=redo]").disabled = !view.canRedo;
   find("[data-action=remove]").disabled = !view.selected;
   showSelected();
   element.dataset.serial = view.serial;
+  if (view.preview && answered >= sent) trigger("tick"); // the picture itself, unless an edit is under way
 }
 
 function make(tag, properties) {

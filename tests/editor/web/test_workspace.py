@@ -121,7 +121,7 @@ def test_a_failed_render_leaves_the_page_unchanged(tab: Tab, monkeypatch: pytest
 
     before = tab.pixels()
     with monkeypatch.context() as patch:
-        patch.setattr("hdgan.editor.renderer.Renderer.render", fail)
+        patch.setattr("hdgan.editor.renderer.Renderer.show", fail)
         tab.press("r")
         expect(tab.page.locator("#workspace .alert")).to_contain_text("open a smaller image")
         np.testing.assert_array_equal(tab.pixels(), before)
