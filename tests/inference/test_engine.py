@@ -106,8 +106,8 @@ def test_batches_change_an_image_by_rounding_only(name: str, batch_size: int) ->
 
 def test_batches_are_of_one_size_and_end_with_their_block() -> None:
     pipeline, sizes = make(HD), []
-    image = pipeline._image
-    pipeline._image = lambda *given, variant: sizes.append(len(given[0])) or image(*given, variant=variant)  # type: ignore
+    image = pipeline.image
+    pipeline.image = lambda *given, variant: sizes.append(len(given[0])) or image(*given, variant=variant)  # type: ignore
     list(pipeline.stream(requests_of(HD), batch_size=2))
     assert sizes == [2, 1, 1, 1]  # the third has a neighbour of its size only behind one of another
     sizes.clear()
