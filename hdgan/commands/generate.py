@@ -21,6 +21,7 @@ from hdgan.config.bounds import BatchSize, Precision
 from hdgan.config.serialization import check_value
 from hdgan.data import Pair, SizeConfig
 from hdgan.data.images import from_unit_range
+from hdgan.data.map_video import VIDEO_ENDINGS
 from hdgan.data.zarr_windows import is_zarr
 from hdgan.errors import ConfigError, HdganError
 from hdgan.files import require_no_file
@@ -258,6 +259,8 @@ def _name_pairs(pairs: list[Pair], out: Path, ending: str) -> list[Path]:
         if len(pairs) > 1:
             raise ConfigError(f"--out {out} is one file, but there are {len(pairs)} label maps: give a folder")
         return [out]
+    if out.suffix.lower() in VIDEO_ENDINGS and not out.is_dir():
+        raise ConfigError(f"--out {out}: `hdgan video` writes videos; give a folder for images")
     if names_an_image(out):
         raise ConfigError(f"--out {out}: images are written as {kind}; give a file that ends in {ending}, or a folder")
     if out.is_file():

@@ -24,13 +24,14 @@ _FAR = 1.5
 """By what factor an image may be larger or smaller than in training without a note."""
 
 
-def check_sources(run: Path, pipeline: Pipeline, sources: Mapping[str, Path]) -> None:
+def check_sources(run: Path, pipeline: Pipeline, sources: Mapping[str, Path], or_scenes: bool = True) -> None:
     """Refuse sources that the model does not use, and require the one that it needs.
 
     Args:
         run: the model, as it was given.
         pipeline: the same, loaded.
         sources: files or folders by the part of a `Pair` that they are.
+        or_scenes: whether the command can draw built-in scenes instead.
 
     Raises:
         ConfigError: one of them has no effect, or one is missing.
@@ -38,8 +39,8 @@ def check_sources(run: Path, pipeline: Pipeline, sources: Mapping[str, Path]) ->
     model = pipeline.config
     needed = "label" if model.n_labels else "input"
     if needed not in sources:
-        or_scenes = ", or --scenes 8 for maps of built-in scenes" if scenes_of(pipeline) else ""
-        raise ConfigError(f"{run} generates images from {needed} files: give --{needed}{or_scenes}")
+        others = ", or --scenes 8 for maps of built-in scenes" if or_scenes and scenes_of(pipeline) else ""
+        raise ConfigError(f"{run} generates images from {needed} files: give --{needed}{others}")
     unused = ["input"] if model.n_labels else ["label"]
     if not (model.instances or model.feature_channels):
         unused.append("ids")
