@@ -72,7 +72,7 @@ def video(
 
     Frames are the files of a folder in the order of their names, in which numbers count as such: frame_9 comes before
     frame_10. Or they are those of a video that keeps numbers exactly: grey of 8 or 16 bits as FFV1, PNG or
-    uncompressed, such as `ffmpeg -framerate 25 -i maps/%04d.png -c:v ffv1 -pix_fmt gray maps.mkv` writes it. All have
+    uncompressed. `ffmpeg -framerate 25 -i maps/%04d.png -c:v ffv1 -pix_fmt gray maps.mkv` writes one. All frames have
     one size.
 
     The video is H.264 with 4:2:0 colours. If a side is odd, it gets a copy of its last row or column. Frames that are

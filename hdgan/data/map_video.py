@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from hdgan.data.headers import Kind
-from hdgan.data.opening import NamedArray
-from hdgan.errors import DataError
+from hdgan.data.opening import UNREADABLE, NamedArray
+from hdgan.errors import DataError, HdganError
 from hdgan.files import require_file
 from hdgan.files.limits import require_bounded
 from hdgan.files.video import video_library
@@ -98,15 +98,20 @@ class MapVideo:
         """The file and its stream of frames."""
         av = video_library(f"reading {self.path}")
         try:
-            with av.open(str(self.path), options={"format_whitelist": _CONTAINERS}) as container:
+            limits = {"format_whitelist": _CONTAINERS}
+            with av.open(str(self.path), options=limits, metadata_errors="replace") as container:
                 if len(container.streams.video) != 1:
                     found = count(len(container.streams.video), "video stream")
                     raise DataError(f"{self.path} has {found}: give a file with one")
                 stream = container.streams.video[0]
+                if stream.codec_context is None:
+                    raise ValueError("its codec is not known")
                 stream.codec_context.options = {"err_detect": "crccheck+explode"}
                 yield container, stream
-        except av.error.FFmpegError as error:
+        except HdganError:
+            raise
+        except (av.error.FFmpegError, *UNREADABLE) as error:
+            reason = getattr(error, "strerror", None) or error
             raise DataError(
-                f"{self.path} cannot be read as a video ({error.strerror}): restore it, or write it again as FFV1 in "
-                "Matroska"
+                f"{self.path} cannot be read as a video ({reason}): restore it, or write it again as FFV1 in Matroska"
             ) from error

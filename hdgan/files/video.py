@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hdgan.errors import ConfigError
+from hdgan.errors import ConfigError, HdganError
 
 VIDEO_REMEDY = 'install PyAV with `pip install -e ".[video]"` in the checkout of hdgan'
 _CODEC = "libx264"
@@ -124,9 +124,17 @@ def encoding_video(path: Path, encoding: Encoding) -> Iterator[Callable[[np.ndar
 
 
 def count_frames(path: Path) -> int:
-    """How many frames a video has that `encoding_video` wrote."""
-    with video_library(f"reading {path}").open(str(path)) as container:
-        return int(container.streams.video[0].frames)
+    """How many frames a video has that `encoding_video` wrote.
+
+    Raises:
+        HdganError: it cannot be read.
+    """
+    av = video_library(f"reading {path}")
+    try:
+        with av.open(str(path)) as container:
+            return int(container.streams.video[0].frames)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise HdganError(f"{path} is damaged ({error!s:.200}): delete it, so that it is made again") from error
 
 
 def join_videos(parts: Iterable[Path], path: Path, rate: Fraction) -> None:

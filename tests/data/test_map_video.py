@@ -101,6 +101,31 @@ def test_damage_is_an_error(tmp_path):
         list(video.frames(range(6)))
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "dtype"),
+    [
+        ("x.mkv", "ffv1", "gray", "uint8"),
+        ("x.mov", "png", "gray16be", "uint16"),
+        ("x.avi", "rawvideo", "gray", "uint8"),
+    ],
+)
+def test_whatever_the_damage_there_are_maps_or_one_line(name, codec, pixels, dtype, tmp_path):
+    content = write_maps(tmp_path / name, maps_of(dtype), codec, pixels).read_bytes()
+    rng, refused = np.random.default_rng(1), []
+    for k in range(150):
+        damaged = bytearray(content[: rng.integers(len(content))] if k % 4 == 0 else content)
+        for _ in range(k % 4):
+            damaged[rng.integers(min(len(content), 600) if k % 2 else len(content))] = rng.integers(256)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            video = MapVideo(tmp_path / name, "label map")
+            assert all(frame.dtype == dtype for frame in video.frames(range(video.length)))
+        except DataError as error:
+            refused.append(str(error))
+    assert 20 < len(refused) < 150
+    assert all(str(tmp_path / name) in line and "\n" not in line for line in refused)
+
+
 def test_sizes_beyond_the_limit_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     path = write_maps(tmp_path / "x.mkv", maps_of("uint16", 1, (256, 512)))
     monkeypatch.setenv("HDGAN_MAX_GIB", "0.0001")

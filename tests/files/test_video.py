@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hdgan.errors import ConfigError
+from hdgan.errors import ConfigError, HdganError
 from hdgan.files.video import Encoding, count_frames, encoding_video, has_video, join_videos, require_encoder
 
 RATE = Fraction(25)
@@ -109,6 +109,13 @@ def test_a_frame_of_another_size_is_a_bug(tmp_path):
         pytest.raises(ValueError, match="a frame of shape"),
     ):
         add(smooth(16, 16))
+
+
+@pytest.mark.video
+def test_a_damaged_part_is_named(tmp_path):
+    (tmp_path / "x.mp4").write_bytes(b"half a video")
+    with pytest.raises(HdganError, match=r"x\.mp4 is damaged \(.*\): delete it, so that it is made again"):
+        count_frames(tmp_path / "x.mp4")
 
 
 @pytest.mark.video
