@@ -58,6 +58,7 @@ from hdgan.families.registry import family_of
 from hdgan.families.saving import CLASS_MEAN, save_model
 from hdgan.files.images import image_ending, save_image
 from hdgan.files.slides import has_slides
+from hdgan.files.video import has_video
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.scenes import SPEC
 from hdgan.styles.table import FeatureTable, Origin
@@ -90,6 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ("wandb", find_spec("wandb") is not None),
         ("mlflow", find_spec("mlflow") is not None),
         ("slides", has_slides("tifffile") and has_slides("zarr")),
+        ("video", has_video()),
     ]
     markers = [marker for marker, found in missing if not found]
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in markers)]

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from hdgan.commands.scene_choice import choose_scenes, scenes_of
+from hdgan.commands.scene_choice import choose_scenes
+from hdgan.commands.sources import OPTIONS, SizeNote, check_sources, find_sources, trained_size
 from hdgan.commands.style_choice import StyleChoice
 from hdgan.commands.tile_choice import Progress, TileChoice, generate_in_tiles, write_tiled
 from hdgan.config.bounds import BatchSize, Precision
-from hdgan.config.serialization import check_value, from_plain
-from hdgan.data import Pair, SizeConfig, match_folders
+from hdgan.config.serialization import check_value
+from hdgan.data import Pair, SizeConfig
 from hdgan.data.images import from_unit_range
+from hdgan.data.map_video import VIDEO_ENDINGS
 from hdgan.data.zarr_windows import is_zarr
-from hdgan.errors import ConfigError, DataError, HdganError
-from hdgan.families.saving import read_metadata
+from hdgan.errors import ConfigError, HdganError
 from hdgan.files import require_no_file
 from hdgan.files.images import image_ending, names_an_image, save_image
 from hdgan.inference.engine import Generated, ImageRequest
@@ -34,10 +35,6 @@ from hdgan.scenes import held_out_pairs, write_held_out
 from hdgan.sharding.world import World, join_shards
 from hdgan.wording import count
 
-_FAR = 1.5
-"""By what factor an image may be larger or smaller than in training without a note."""
-_OPTIONS = {"label": "--label", "input": "--input", "ids": "--instance", "photo": "--photo"}
-"""The command-line option for each part of a `Pair`."""
 WRITERS = 2
 """Threads that write images, mostly waiting for the disk."""
 SCENES = "scenes"
@@ -100,7 +97,7 @@ def generate(
     sources = {part: path for part, path in every.items() if path is not None}
     for part, path in sources.items():
         if is_zarr(path) and not tiles.is_used:
-            raise ConfigError(f"{_OPTIONS[part]} {path} is zarr, which is only read in tiles: add --max-memory 4GB")
+            raise ConfigError(f"{OPTIONS[part]} {path} is zarr, which is only read in tiles: add --max-memory 4GB")
     with join_shards(device) as world:
         pipeline = load(run, checkpoint=checkpoint, device=str(world.device), precision=precision, ema=ema)
         pipeline.require_batch(batch_size)
@@ -110,7 +107,7 @@ def generate(
             check_sources(run, pipeline, sources)
             pairs = find_sources(sources, console)
         else:
-            chosen = choose_scenes(run, pipeline, scenes, out, [_OPTIONS[part] for part in sources])
+            chosen = choose_scenes(run, pipeline, scenes, out, [OPTIONS[part] for part in sources])
             pairs, render = held_out_pairs(chosen, out / SCENES), partial(write_held_out, chosen, out / SCENES)
         ending = tiles.ending or image_ending(pipeline.config.image_channels, pipeline.config.image_depth)
         if tiles.is_used and ending == ".tif":
@@ -179,7 +176,7 @@ def _generate_all(
 ) -> None:
     """Generate images and write each as soon as it is there."""
     assert pipeline.file is not None
-    size_note = _SizeNote(trained_size(pipeline.file) or SizeConfig(), console)
+    size_note = SizeNote(trained_size(pipeline.file) or SizeConfig(), console)
     written = 0
     try:
         with showing_progress(console) as progress:
@@ -231,81 +228,6 @@ def _in_tiles(
         yield maps
 
 
-class _SizeNote:
-    """Prints a note, once, if maps differ much in size from the training images."""
-
-    def __init__(self, trained: SizeConfig, console: Console) -> None:
-        self._trained = trained
-        self._console = console
-        self._printed = False
-
-    def compare(self, maps: Maps) -> None:
-        _, height, width = maps.size
-        sides = (("wide", self._trained.width, width), ("high", self._trained.height, height))
-        far = [f"{usual} pixels {side}" for side, usual, n in sides if usual and not usual / _FAR <= n <= usual * _FAR]
-        if far and not self._printed:
-            self._printed = True
-            print_lines(
-                self._console,
-                f"{maps.name} is {width}x{height}, but the model was trained on images {far[0]}: the result may look "
-                "worse; scale the maps to about that size",
-            )
-
-
-def trained_size(file: Path) -> SizeConfig | None:
-    """The size to which the images of a checkpoint's stage were scaled; None if its file does not say."""
-    metadata = read_metadata(file)
-    size: Any = metadata
-    for key in ("train", "stages", metadata.get("stage"), "size"):
-        size = size.get(key) if isinstance(size, Mapping) and isinstance(key, str) else None
-    return None if size is None else from_plain(SizeConfig, size, f"{file}, train")
-
-
-def check_sources(run: Path, pipeline: Pipeline, sources: Mapping[str, Path]) -> None:
-    """Refuse sources that the model does not use, and require the one that it needs.
-
-    Args:
-        run: the model, as it was given.
-        pipeline: the same, loaded.
-        sources: files or folders by the part of a `Pair` that they are.
-
-    Raises:
-        ConfigError: one of them has no effect, or one is missing.
-    """
-    model = pipeline.config
-    needed = "label" if model.n_labels else "input"
-    if needed not in sources:
-        or_scenes = ", or --scenes 8 for maps of built-in scenes" if scenes_of(pipeline) else ""
-        raise ConfigError(f"{run} generates images from {needed} files: give --{needed}{or_scenes}")
-    unused = ["input"] if model.n_labels else ["label"]
-    if not (model.instances or model.feature_channels):
-        unused.append("ids")
-    for part in unused:
-        if part in sources:
-            raise ConfigError(f"{_OPTIONS[part]} {sources[part]} has no effect on the images of {run}: leave it out")
-
-
-def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
-    """Turn the given files or folders into pairs.
-
-    Raises:
-        DataError: a path does not exist, files and folders are mixed, or a file has no partner.
-    """
-    for part, path in sources.items():
-        if not path.exists():
-            raise DataError(f"{_OPTIONS[part]} {path} does not exist: check the path")
-    folders = [path for path in sources.values() if path.is_dir() and not is_zarr(path)]
-    if not folders:
-        files: dict[str, Any] = dict(sources)
-        return [Pair(next(iter(sources.values())).stem, **files)]
-    if len(folders) < len(sources):
-        file = next(path for path in sources.values() if not path.is_dir())
-        raise DataError(f"{folders[0]} is a folder but {file} is a file: give only files or only folders")
-    listing = match_folders(sources)
-    print_lines(console, *(f"left out: {orphan}" for orphan in listing.orphans))
-    return list(listing.pairs)
-
-
 def name_targets(pairs: list[Pair], out: Path, variants: int = 1, ending: str = ".png") -> list[Path]:
     """The files of the images: all variants of the first pair, then of the second, and so on.
 
@@ -339,6 +261,8 @@ def _name_pairs(pairs: list[Pair], out: Path, ending: str) -> list[Path]:
         if len(pairs) > 1:
             raise ConfigError(f"--out {out} is one file, but there are {len(pairs)} label maps: give a folder")
         return [out]
+    if out.suffix.lower() in VIDEO_ENDINGS and not out.is_dir():
+        raise ConfigError(f"--out {out}: `hdgan video` writes videos; give a folder for images")
     if names_an_image(out):
         raise ConfigError(f"--out {out}: images are written as {kind}; give a file that ends in {ending}, or a folder")
     if out.is_file():

@@ -26,6 +26,7 @@ commands:
   train      train a model (the same as hdgan-train)
   report     write the current report of a run
   generate   generate images from label maps
+  video      generate a video from the label maps of its frames
   edit       edit label maps, objects and styles in a web page
   styles     find and show the styles of instances
   evaluate   score runs on held-out images, side by side
@@ -44,6 +45,7 @@ among N processes."""
 COMMANDS = {
     "report": "hdgan.commands.report:report",
     "generate": "hdgan.commands.generate:generate",
+    "video": "hdgan.commands.video:video",
     "edit": "hdgan.commands.edit:edit",
     "styles encode": "hdgan.commands.styles:encode",
     "styles cluster": "hdgan.commands.styles:cluster",
@@ -66,7 +68,7 @@ COMMANDS = {
 }
 """The function of each command, which is imported only when the command is chosen. `train` parses its own options."""
 
-SHARED = ("train", "generate", "styles encode", "evaluate", "data check", "data pack")
+SHARED = ("train", "generate", "video", "styles encode", "evaluate", "data check", "data pack")
 """Commands whose work several processes share. The others would do the same work, and write the same files, in each."""
 
 GROUPS = {

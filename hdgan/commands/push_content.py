@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 
 from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, beside, find_checkpoint, read_best, run_of
-from hdgan.commands.generate import trained_size
 from hdgan.commands.push_card import CardFacts, model_card
 from hdgan.commands.push_samples import SAMPLES, SampleOptions
 from hdgan.commands.scene_choice import scenes_of
+from hdgan.commands.sources import trained_size
 from hdgan.editor.palette import choose_palette
 from hdgan.errors import ConfigError, call
 from hdgan.families.saving import read_metadata

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from hdgan.commands.generate import check_sources, find_sources
 from hdgan.commands.scene_choice import choose_scenes
+from hdgan.commands.sources import check_sources, find_sources
 from hdgan.data import Pair
 from hdgan.data.colors import colorize_labels, preview
 from hdgan.files import save_png

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from hdgan.data.scan import require_few_parts
@@ -29,8 +30,26 @@ _TEXT_SHARE = 16
 """Text takes several times its size in Python, so it may use only this fraction of the memory limit."""
 
 
+class NamedArray(np.ndarray):
+    """An array that messages call by a name. So are those that are derived from it."""
+
+    name: str
+
+    @staticmethod
+    def of(array: np.ndarray, name: str) -> NamedArray:
+        """A view of an array."""
+        view = array.view(NamedArray)
+        view.name = name
+        return view
+
+    def __array_finalize__(self, source: object) -> None:
+        self.name = getattr(source, "name", "the given array")
+
+
 def named(source: object) -> str:
-    """The name of an image in messages: its path, or the type of the given object."""
+    """The name of an image in messages: its path, the name of a `NamedArray`, or the type of the given object."""
+    if isinstance(source, NamedArray):
+        return source.name
     return str(source) if isinstance(source, (str, Path)) else f"the given {type(source).__name__}"
 
 
