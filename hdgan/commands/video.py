@@ -27,7 +27,7 @@ from hdgan.data.images import from_unit_range
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files.segments import Segments, Span
 from hdgan.files.video import Encoding, require_encoder
-from hdgan.inference.engine import Generated, Request
+from hdgan.inference.engine import Generated, ImageRequest
 from hdgan.inference.lasting import lasting_styles
 from hdgan.inference.maps import Maps
 from hdgan.inference.ordered import in_order
@@ -188,7 +188,7 @@ class _Work:
         """The frames of spans, [H, W, 3] uint8."""
         wanted = [number for span in spans for number in range(*span)]
         requests = (
-            Request(source, ids, styles=self.styles, seed=self.seed) for source, ids in self.frames.read(wanted)
+            ImageRequest(source, ids, styles=self.styles, seed=self.seed) for source, ids in self.frames.read(wanted)
         )
         made = self.pipeline.stream(requests, batch_size=self.batch_size)
         return in_order(self._pixels, made, _CONVERTERS, 2 * _CONVERTERS)
