@@ -177,33 +177,32 @@ def _generate_all(
     """Generate images and write each as soon as it is there."""
     assert pipeline.file is not None
     size_note = SizeNote(trained_size(pipeline.file) or SizeConfig(), console)
-    written = 0
+    written: list[Path] = []
     try:
         with showing_progress(console) as progress:
             if tiles.is_used:
-                made = _in_tiles(pipeline, images, tiles, save_styles, progress)
+                made = _in_tiles(pipeline, images, tiles, save_styles, progress, written)
             else:
                 progress("generating", 0, len(images))
-                made = _at_once(pipeline, images, batch_size, save_styles)
+                made = _at_once(pipeline, images, batch_size, save_styles, written)
             for maps in made:
-                written += 1
                 size_note.compare(maps)
                 if not tiles.is_used:
-                    progress("generating", written, len(images))
+                    progress("generating", len(written), len(images))
     except (HdganError, KeyboardInterrupt):
         if written:
             print_lines(
                 console,
-                f"stopped after {written} of {count(len(images), 'image')}, which are complete: repeat the command "
-                "with --skip-existing for the others",
+                f"stopped after {len(written)} of {count(len(images), 'image')}, which are complete: repeat the "
+                "command with --skip-existing for the others",
             )
         raise
 
 
 def _at_once(
-    pipeline: Pipeline, images: Sequence[_RequestedFile], batch_size: int, save_styles: bool
+    pipeline: Pipeline, images: Sequence[_RequestedFile], batch_size: int, save_styles: bool, written: list[Path]
 ) -> Iterator[Maps]:
-    """Generate whole images and yield the maps of each that was written."""
+    """Generate whole images, add each file to `written` once it is complete, and yield its maps."""
 
     def write(made: Generated) -> Maps:
         assert isinstance(made.request, _RequestedFile)
@@ -211,20 +210,27 @@ def _at_once(
         if save_styles and made.styles is not None:
             made.styles.save(_styles_beside(target))
         save_image(from_unit_range(made.image * 2 - 1, pipeline.config.image_depth), target)
+        written.append(target)
         return made.maps
 
     return in_order(write, pipeline.stream(images, batch_size=batch_size), WRITERS, 2 * WRITERS)
 
 
 def _in_tiles(
-    pipeline: Pipeline, images: Sequence[_RequestedFile], tiles: TileChoice, save_styles: bool, progress: Progress
+    pipeline: Pipeline,
+    images: Sequence[_RequestedFile],
+    tiles: TileChoice,
+    save_styles: bool,
+    progress: Progress,
+    written: list[Path],
 ) -> Iterator[Maps]:
-    """Generate images in tiles and yield the maps of each that was written."""
+    """Generate images in tiles, add each file to `written` once it is complete, and yield its maps."""
     for number, maps, made in generate_in_tiles(pipeline, images, tiles, progress):
         target = images[number].target
         if save_styles and made.styles is not None:
             made.styles.save(_styles_beside(target))
         write_tiled(made, target, tiles.pyramid)
+        written.append(target)
         yield maps
 
 

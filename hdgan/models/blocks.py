@@ -25,13 +25,14 @@ from weakref import ref
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function
 from torch.utils.checkpoint import checkpoint
 
 from hdgan.models.options import UpsampleMode
 from hdgan.models.spectral_norm import class_without_norm
 from hdgan.ops import backend, instance_norm_act
 from hdgan.ops._backend import forced_backend
+from hdgan.ops._overrides import is_taken
 from hdgan.ops._torch_internals import conv_forward, has_hooks, transforms_active
 from hdgan.ops.instance_norm_act import PadMode, pad2d
 
@@ -226,7 +227,7 @@ def conv_by_rows(conv: nn.Conv2d, x: Tensor) -> Tensor:
     oneDNN computes output channels in blocks of 16, of which three leave most idle. The rows of a 7x7 kernel are 21
     channels of a 1x7 convolution, which takes less than half of the time.
     """
-    if has_torch_function((x,)):
+    if is_taken((x,)):
         return handle_torch_function(conv_by_rows, (x,), conv, x)
     rows = conv.kernel_size[0]
     height = x.shape[2] - rows + 1

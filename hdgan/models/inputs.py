@@ -14,10 +14,11 @@ from typing import NamedTuple, TypeAlias, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function
 
 from hdgan.models.blocks import as_function, is_plain, prepared_conv
 from hdgan.ops import LabelPlanes, avg_pyramid, label_conv2d, memory_format_of, pad2d
+from hdgan.ops._overrides import is_taken
 from hdgan.ops._torch_internals import transforms_active
 from hdgan.ops.instance_norm_act import PadMode
 from hdgan.ops.label_conv2d import pooled_planes, pooled_side
@@ -250,7 +251,7 @@ def _at(x: Tensor, height: int, width: int) -> Tensor:
 
 def map_edge_repeated(codes: Tensor, bottom: int, right: int) -> Tensor:
     """A map [B, H, W] of integers with rows and columns that repeat its edge, which F.pad has for no integers."""
-    if has_torch_function((codes,)):
+    if is_taken((codes,)):
         return handle_torch_function(map_edge_repeated, (codes,), codes, bottom, right)
     rows, columns = (
         torch.arange(side + more, device=codes.device).clamp(max=side - 1)

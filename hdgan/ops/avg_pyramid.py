@@ -8,10 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function
 
 from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import check_image, dense, empty_as, format_of, is_channels_last
+from hdgan.ops._overrides import is_taken
 from hdgan.ops._register import fold, folding, register
 
 
@@ -127,7 +128,7 @@ def avg_pyramid(x: Tensor, levels: int, *, backend: str | None = None) -> list[T
         TypeError, ValueError: wrong dtype or shape, or levels < 0.
         BackendError: the named backend cannot run.
     """
-    if has_torch_function((x,)):
+    if is_taken((x,)):
         return handle_torch_function(avg_pyramid, (x,), x, levels, backend=backend)
     check_image("avg_pyramid", x)
     if levels < 0:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function
 
 from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import as_map, check_same_device, format_of
+from hdgan.ops._overrides import is_taken
 from hdgan.ops._register import folding, register
 
 MAX_LABELS = 2**24
@@ -28,7 +29,7 @@ def boundary_map(ids: Tensor) -> Tensor:
     Returns:
         [B, H, W] bool.
     """
-    if has_torch_function((ids,)):
+    if is_taken((ids,)):
         return handle_torch_function(boundary_map, (ids,), ids)
     edge = torch.zeros_like(ids, dtype=torch.bool)
     across = ids[:, :, 1:] != ids[:, :, :-1]
@@ -176,7 +177,7 @@ def label_planes(
         TypeError, ValueError: wrong dtype, shape or device, or n_labels not in 1 … 2^24.
         BackendError: the named backend cannot run.
     """
-    if has_torch_function((label, ids)):
+    if is_taken((label, ids)):
         given: dict[str, Any] = {"dontcare": dontcare, "backend": backend}
         return handle_torch_function(label_planes, (label, ids), label, ids, n_labels, **given)
     op = "label_planes"

@@ -7,10 +7,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function
 
 from hdgan.ops._backend import choose, declared, launch
 from hdgan.ops._checks import check_image, check_same_device, dense, empty_as, memory_format_of
+from hdgan.ops._overrides import is_taken
 from hdgan.ops._register import folding, gradients_of_gradients, register
 
 Activation = Literal["none", "relu", "leaky_relu"]
@@ -303,7 +304,7 @@ def instance_norm_act(
         TypeError, ValueError: wrong dtype, shape, device or option; the message says what was expected and given.
         BackendError: the named backend cannot run.
     """
-    if has_torch_function((x, weight, bias, residual)):
+    if is_taken((x, weight, bias, residual)):
         tensors = x, weight, bias, residual
         given: dict[str, Any] = {"negative_slope": negative_slope, "eps": eps, "pad": pad, "pad_mode": pad_mode}
         return handle_torch_function(instance_norm_act, tensors, *tensors, activation, **given, backend=backend)

@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function
 
 from hdgan.ops._backend import choose, declared, launch
 from hdgan.ops._checks import check_same_device, format_of, is_channels_last
+from hdgan.ops._overrides import is_taken
 from hdgan.ops._register import fold, register
 from hdgan.ops.encode_labels import LabelPlanes, label_planes
 from hdgan.ops.instance_norm_act import PadMode, pad2d
@@ -302,7 +303,7 @@ def label_conv2d(
         RuntimeError: `weight` has more than 59 pixels a side on the backend cuda.
     """
     codes = label.codes if isinstance(label, LabelPlanes) else label
-    if has_torch_function((codes, ids, weight)):
+    if is_taken((codes, ids, weight)):
         given: dict[str, Any] = {"stride": stride, "padding": padding, "pad_mode": pad_mode, "levels": levels}
         given |= {"window": window, "dontcare": dontcare, "dtype": dtype, "backend": backend}
         return handle_torch_function(label_conv2d, (codes, ids, weight), label, ids, weight, **given)

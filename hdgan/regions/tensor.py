@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import ConfigError
+from hdgan.ops._overrides import takes_ops
 from hdgan.regions.nodes import Node
 from hdgan.regions.run import RegionRun
 
@@ -36,6 +37,7 @@ def stand_in_for(function: Any) -> Callable[..., Any] | None:
     return _STANDINS.get(function)
 
 
+@takes_ops
 class RegionTensor(Tensor):
     """An image [B, C, H, W], or a map [B, H, W], whose pixels are computed region by region.
 

@@ -37,7 +37,7 @@ def test_help_is_wrapped_to_the_terminal(
         main(["evaluate", "--help"])
     assert (docstring_parser.parse, docstring_parser.parse_from_object) == parsers
     about, options = capsys.readouterr().out.split("positional arguments")
-    (*_, paragraph, _) = about.split("\n\n")
+    (paragraph,) = (part for part in about.split("\n\n") if "scorer, which recognises" in " ".join(part.split()))
     (scorer,) = re.findall(r"--scorer \{None\}\|PATH(.*?)--scorer-range", options, re.DOTALL)
     for text, words in (
         (paragraph, "trains one on the real"),
