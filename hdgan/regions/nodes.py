@@ -17,7 +17,7 @@ from hdgan.models.inputs import map_edge_repeated
 from hdgan.ops import LabelPlanes, label_conv2d, label_planes
 from hdgan.ops.instance_norm_act import TORCH_PAD_MODES, PadMode
 from hdgan.ops.label_conv2d import pooled_side
-from hdgan.regions.boxes import Aligned, Box, Nearest, Padded, Reach, Sliding, Spreading
+from hdgan.regions.boxes import Box, Padded, Reach, Sliding, Spreading
 
 
 class Held(Protocol):
@@ -58,18 +58,22 @@ class Node:
 
     def reads(self, box: Box) -> list[Box]:
         """For a box of this image, the box of each input that it depends on."""
-        return [_reads(self.reach(k), box, node) for k, node in enumerate(self.inputs)]
+        boxes = []
+        for k, node in enumerate(self.inputs):
+            (rows, columns), (height, width) = self.reach(k), node.shape[-2:]
+            boxes.append(Box(*rows.reads(box.rows, height), *columns.reads(box.columns, width)))
+        return boxes
 
     def writes(self, k: int, box: Box) -> Box:
         """The box of this image that depends on a box of input k."""
-        reach, (height, width) = self.reach(k), self.shape[-2:]
         if not box.area:
             return Box(0, 0, 0, 0)
-        return Box(*reach.writes(box.rows, height), *reach.writes(box.columns, width)).within(self.box)
+        (rows, columns), (height, width) = self.reach(k), self.shape[-2:]
+        return Box(*rows.writes(box.rows, height), *columns.writes(box.columns, width)).within(self.box)
 
-    def reach(self, k: int) -> Reach:
-        """What rows, and columns, of input k matter for those of this image."""
-        return Reach()
+    def reach(self, k: int) -> tuple[Reach, Reach]:
+        """What rows of input k matter for the rows of this image, and what columns for its columns."""
+        return Reach(), Reach()
 
     def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
         """The pixels of a box, from those of `boxes` of the inputs, which are what `reads` returned."""
@@ -78,11 +82,6 @@ class Node:
     def release(self) -> None:
         """Forget the inputs of an image that is held, so that their memory can be freed."""
         self.inputs = ()
-
-
-def _reads(reach: Reach, box: Box, node: Node) -> Box:
-    height, width = node.shape[-2:]
-    return Box(*reach.reads(box.rows, height), *reach.reads(box.columns, width))
 
 
 class Source(Node):
@@ -142,8 +141,8 @@ class Convolution(Node):
         self._reach = Sliding(extent, stride, padding)
         self._function = function
 
-    def reach(self, k: int) -> Reach:
-        return self._reach
+    def reach(self, k: int) -> tuple[Reach, Reach]:
+        return self._reach, self._reach
 
     def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
         (x,), (given,) = inputs, boxes
@@ -183,8 +182,8 @@ class TransposedConvolution(Node):
         self._bias = bias
         self._arguments = weight, None, stride, 0, 0, groups, dilation
 
-    def reach(self, k: int) -> Reach:
-        return self._reach
+    def reach(self, k: int) -> tuple[Reach, Reach]:
+        return self._reach, self._reach
 
     def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
         (x,), (given,) = inputs, boxes
@@ -214,11 +213,8 @@ class Padding(Node):
         super().__init__((x,), (*planes, height + top + bottom, width + left + right), x.dtype)
         self._rows, self._columns = Padded(top, bottom, mode), Padded(left, right, mode)
 
-    def reads(self, box: Box) -> list[Box]:
-        return [_by_axis((self._rows, self._columns), "reads", box, self.inputs[0])]
-
-    def writes(self, k: int, box: Box) -> Box:
-        return _by_axis((self._rows, self._columns), "writes", box, self)
+    def reach(self, k: int) -> tuple[Reach, Reach]:
+        return self._rows, self._columns
 
     def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
         (x,), (given,) = inputs, boxes
@@ -266,7 +262,6 @@ class Local(Node):
         function: the operation.
         inputs: what it reads, all of one size.
         shape, dtype: of the result.
-        reach: of the operation.
         stride: how many pixels of the input a pixel of the output advances by, where the operation has to begin at a
             multiple of it.
         margin: pixels of the output that the sides of a region may change.
@@ -310,66 +305,6 @@ class Local(Node):
         made = Box(top, top + y.shape[-2], left, left + y.shape[-1])
         rows, columns = box.slices(made)
         return y[..., rows, columns]
-
-
-class NearestEnlargement(Node):
-    """F.interpolate with mode nearest, to a larger size."""
-
-    def __init__(self, x: Node, size: tuple[int, int]) -> None:
-        batch, channels, *small = x.shape
-        super().__init__((x,), (batch, channels, *size), x.dtype)
-        self._axes = tuple(Nearest(*sides) for sides in zip(small, size, strict=True))
-
-    def reads(self, box: Box) -> list[Box]:
-        return [_by_axis(self._axes, "reads", box, self.inputs[0])]
-
-    def writes(self, k: int, box: Box) -> Box:
-        return _by_axis(self._axes, "writes", box, self)
-
-    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
-        (x,), (given,) = inputs, boxes
-        factors = {axis.large / axis.small for axis in self._axes}
-        if len(factors) == 1 and min(factors).is_integer():
-            factor = int(factors.pop())
-            y = F.interpolate(x, scale_factor=float(factor), mode="nearest")
-            rows, columns = box.slices(Box(*(side * factor for side in given)))
-            return y[:, :, rows, columns]
-        for dim, axis, span, known in zip((2, 3), self._axes, box.spans, given.spans, strict=True):
-            x = x.index_select(dim, torch.from_numpy(axis.sources(span) - known[0]).to(x.device))
-        return x
-
-
-class AlignedEnlargement(Node):
-    """F.interpolate with mode bilinear and align_corners."""
-
-    def __init__(self, x: Node, size: tuple[int, int]) -> None:
-        batch, channels, *small = x.shape
-        super().__init__((x,), (batch, channels, *size), x.dtype)
-        self._axes = tuple(Aligned(*sides) for sides in zip(small, size, strict=True))
-
-    def reads(self, box: Box) -> list[Box]:
-        return [_by_axis(self._axes, "reads", box, self.inputs[0])]
-
-    def writes(self, k: int, box: Box) -> Box:
-        return _by_axis(self._axes, "writes", box, self)
-
-    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
-        (x,), (given,) = inputs, boxes
-        for dim, axis, span, known in zip((2, 3), self._axes, box.spans, given.spans, strict=True):
-            before, weight = axis.sources(span)
-            first = torch.from_numpy(before - known[0]).to(x.device)
-            second = (first + 1).clamp(max=known[1] - known[0] - 1)
-            share = torch.from_numpy(weight).to(x).view(-1, *[1] * (3 - dim))
-            x = torch.lerp(x.index_select(dim, first), x.index_select(dim, second), share)
-        return x
-
-
-def _by_axis(axes: Sequence[Reach], method: str, box: Box, node: Node) -> Box:
-    """`reads` or `writes` of different reaches of rows and columns, for a node of which they clip to the size."""
-    rows, columns = (
-        getattr(axis, method)(span, size) for axis, span, size in zip(axes, box.spans, node.shape[-2:], strict=True)
-    )
-    return Box(*rows, *columns)
 
 
 def label_codes(label: Node, ids: Node | None, n_labels: int, **options: Any) -> Node:

@@ -14,12 +14,11 @@ from hdgan.models.blocks import conv_by_rows
 from hdgan.models.inputs import map_edge_repeated
 from hdgan.ops import LabelPlanes, avg_pyramid, boundary_map, label_conv2d, label_planes
 from hdgan.ops.instance_norm_act import PadMode
+from hdgan.regions.enlargement import AlignedEnlargement, NearestEnlargement
 from hdgan.regions.nodes import (
-    AlignedEnlargement,
     Convolution,
     Crop,
     Local,
-    NearestEnlargement,
     Node,
     Padding,
     Pointwise,
