@@ -13,7 +13,7 @@ from torch import Tensor
 from hdgan.models.draws import DROPOUT, Draws
 from hdgan.regions.boxes import Box
 from hdgan.regions.nodes import Node, Source
-from hdgan.regions.run import RegionRun, Statistics
+from hdgan.regions.run import PlaneMoments, RegionRun, Statistics
 from hdgan.regions.storage import RegionStorage
 from hdgan.regions.tensor import RegionTensor, stand_in_for
 
@@ -69,8 +69,8 @@ class Recording(RegionRun):
         pixels = self._read[node]
         if node.held is None:
             node.held = HeldPixels(pixels)
-        variance, mean = torch.var_mean(pixels.float(), (2, 3), correction=0)
-        found = Statistics(mean.double(), variance.double())
+        moments = PlaneMoments.of(pixels)
+        found = Statistics(moments.mean, moments.squares / moments.n)
         self.statistics.append(found)
         return found
 
