@@ -35,7 +35,8 @@ class TileChoice:
     """Maps that are too large to be generated at once. Any of these options makes images tile by tile."""
 
     tile: TileSide | None = None
-    """Side of a tile in pixels; by default as large as the memory allows, and at most 1024."""
+    """Side of a tile in pixels; by default as large as the memory allows, and at most 1024. Each of --tile,
+    --max-memory, --tile-statistics and --pyramid makes images in tiles."""
     max_memory: str | None = None
     """Memory that the program may take, such as 4GB, the default. What does not fit goes to scratch files. The image is
     that of the whole maps but for rounding, without seams."""
