@@ -25,7 +25,6 @@ from hdgan.inference.tiled import LargeImage, TiledGenerator, TileOptions
 TileSide = Annotated[int, Interval(ge=32, le=2**14)]
 _SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]i?b)", re.IGNORECASE)
-_DEFAULT = "4GB"
 _BAND = 64
 """Rows that are written at once."""
 
@@ -73,7 +72,9 @@ class TileChoice:
     @property
     def bytes(self) -> int:
         """Those of `max_memory`."""
-        text = self.max_memory or _DEFAULT
+        if self.max_memory is None:
+            return TileOptions.max_memory
+        text = self.max_memory
         found = _SIZE.fullmatch(text.strip())
         if found is None:
             raise ConfigError(f"--max-memory is {text}: give a number with its unit, such as 4GB or 800MiB")

@@ -29,10 +29,12 @@ from hdgan.wording import memory_size
 MARGIN = 32
 """Pixels around an edit that a preview shows as well. An edit reaches farther, but weakly."""
 MAX_MEMORY = 2**30
+"""Bytes that the features of an image may take if nothing else is said."""
 _CELL = 32
 """Edits that lie farther apart than so many pixels are looked at one by one."""
 _MOST_REGIONS = 8
-"""Of one edit; more are joined to one, since each takes its time even if it is small."""
+"""Of one edit; more are joined to one, which may be most of the picture, since each takes its time even if it is small.
+"""
 
 
 class Region(NamedTuple):
@@ -152,7 +154,7 @@ class Preview:
     def _require_memory(self, given: Sequence[Tensor | None], variant: int) -> None:
         """Count the features before there are any."""
         storage = RegionStorage(2**62, Path(tempfile.gettempdir()), rehearsal=True)
-        run = RegionRun(storage, self.pipeline.device, rehearsal=True, recording=True)
+        run = RegionRun(storage, self.pipeline.device, rehearsal=True, keep_features=True)
         sources = [None if t is None else RegionTensor.of(Source(HeldPixels(t), t.shape, t.dtype), run) for t in given]
         image = self._run(sources, variant, RegionDraws(run), nullcontext())  # which holds them
         if storage.in_memory > self.max_memory:
@@ -205,7 +207,10 @@ class Edit:
 
     @torch.no_grad()
     def regions(self) -> list[Region]:
-        """The pixels of the boxes, with the statistics of the recorded image."""
+        """The pixels of the boxes, with the statistics of the recorded image.
+
+        While they are computed, the sources of the recorded image hold what the edited one is made of.
+        """
         changes = RegionChanges(self._shown.node)
         with self._edited(changes), self._pipeline.autocast():
             return [Region(box, changes.evaluate(box)[0].clone()) for box in self.boxes]

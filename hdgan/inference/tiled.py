@@ -61,7 +61,7 @@ class TileOptions:
     """
 
     tile: int | None = None
-    max_memory: int = 4 * 2**30
+    max_memory: int = 4 * 10**9
     scratch: Path | None = None
     statistics: Literal["exact", "thumbnail"] = "exact"
     thumbnail: int = 1024
@@ -82,7 +82,11 @@ class LargeImage:
         self._node = node
 
     def rows(self, top: int, bottom: int) -> np.ndarray:
-        """Rows [top, bottom), as [n, width, channels]."""
+        """Rows [top, bottom), 0 <= top < bottom <= height, as [n, width, channels] of `depth`.
+
+        Raises:
+            HdganError: the scratch file cannot be read.
+        """
         assert self._node.held is not None
         pixels = self._node.held.read(Box(top, bottom, 0, self.width))
         return pixels[0].movedim(0, 2).cpu().numpy()

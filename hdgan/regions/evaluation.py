@@ -38,11 +38,11 @@ def evaluate(node: Node, box: Box) -> Tensor:
 class RegionChanges:
     """What becomes of an image after its sources were changed in some boxes, while all statistics stay as they were.
 
-    Of features that a recording run keeps, only what the changes reach is computed again, and of that only what the
+    Of features that were kept, only what the changes reach is computed again, and of that only what the
     asked region depends on.
 
     Args:
-        node: the image, made by a run that was `recording`.
+        node: the image, made by a run with `keep_features`.
     """
 
     def __init__(self, node: Node) -> None:

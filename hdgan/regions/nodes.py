@@ -6,6 +6,7 @@ first, and then for its pixels.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -28,7 +29,7 @@ class Held(Protocol):
         ...
 
 
-class Node:
+class Node(ABC):
     """An image [B, C, H, W], or a map [B, H, W], that is computed region by region.
 
     Attributes:
@@ -75,9 +76,9 @@ class Node:
         """What rows of input k matter for the rows of this image, and what columns for its columns."""
         return Reach(), Reach()
 
+    @abstractmethod
     def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
         """The pixels of a box, from those of `boxes` of the inputs, which are what `reads` returned."""
-        raise NotImplementedError
 
     def release(self) -> None:
         """Forget the inputs of an image that is held, so that their memory can be freed."""
@@ -89,7 +90,10 @@ class Source(Node):
 
     def __init__(self, held: Held, shape: Sequence[int], dtype: torch.dtype) -> None:
         super().__init__((), shape, dtype)
-        self.held = held
+        self.held: Held = held
+
+    def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
+        return self.held.read(box)
 
 
 class Pointwise(Node):
@@ -99,13 +103,11 @@ class Pointwise(Node):
         self,
         function: Callable[..., Tensor],
         inputs: Sequence[Node],
-        channels: int | None = None,
+        planes: Sequence[int] | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        shape = list(inputs[0].shape)
-        if channels is not None:
-            shape[1] = channels
-        super().__init__(inputs, shape, dtype or inputs[0].dtype)
+        *own, height, width = inputs[0].shape
+        super().__init__(inputs, (*(own if planes is None else planes), height, width), dtype or inputs[0].dtype)
         self._function = function
 
     def compute(self, box: Box, inputs: Sequence[Tensor], boxes: Sequence[Box]) -> Tensor:
@@ -224,7 +226,7 @@ class Padding(Node):
         height, width = self.inputs[0].shape[-2:]
         rows, columns = self._missing(inner.rows, height), self._missing(inner.columns, width)
         made = Box(given.top - rows[0], given.bottom + rows[1], given.left - columns[0], given.right + columns[1])
-        if x.is_floating_point():
+        if x.is_floating_point() or self._rows.mode == "zero":
             x = F.pad(x, (*columns, *rows), mode=TORCH_PAD_MODES[self._rows.mode])
         else:
             x = map_edge_repeated(x, rows[1], columns[1])

@@ -104,18 +104,21 @@ def _interpolate(
     scale_factor: Any = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
-    **_: Any,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> RegionTensor:
     height, width = x.shape[2:]
-    if mode == "bilinear" and align_corners and size is not None:
-        rows, columns = (size, size) if isinstance(size, int) else size
-        return made_from(x, AlignedEnlargement(x.node, (rows, columns)))
     if size is None:
-        size = (int(height * scale_factor), int(width * scale_factor))
-    rows, columns = (size, size) if isinstance(size, int) else size
-    if mode != "nearest" or rows < height or columns < width:
-        raise unsupported(f"interpolation from {width}x{height} to {columns}x{rows} in mode {mode}")
-    return made_from(x, NearestEnlargement(x.node, (rows, columns)))
+        factor = scale_factor if isinstance(scale_factor, (int, float)) else 0
+        rows, columns = int(height * factor), int(width * factor)
+        known = mode == "nearest" and factor == int(factor)
+    else:
+        rows, columns = (size, size) if isinstance(size, int) else size
+        known = mode == "nearest" or (mode == "bilinear" and align_corners is True)
+    if not known or antialias or rows < height or columns < width:
+        raise unsupported(f"interpolation of mode {mode} from {width}x{height} to {columns}x{rows}")
+    enlargement = NearestEnlargement if mode == "nearest" else AlignedEnlargement
+    return made_from(x, enlargement(x.node, (rows, columns)))
 
 
 @stands_for(Tensor.__getitem__)
@@ -130,7 +133,7 @@ def _getitem(x: RegionTensor, index: Any) -> RegionTensor:
     )
     node: Node = Crop(x.node, (top, left), (bottom - top, right - left))
     if (first, last) != (0, x.shape[1]):
-        node = Pointwise(lambda pixels: pixels[:, first:last], [node], channels=last - first)
+        node = Pointwise(lambda pixels: pixels[:, first:last], [node], (x.shape[0], last - first))
     return made_from(x, node)
 
 
@@ -138,12 +141,14 @@ def _pointwise(function: Callable[..., Tensor]) -> Callable[..., RegionTensor]:
     """Any function of the pixels of one place. Numbers, and tensors of one pixel, are the same for all places."""
 
     def apply(*args: Any, **kwargs: Any) -> RegionTensor:
+        kwargs.pop("inplace", None)
         images = [k for k, a in enumerate(args) if isinstance(a, RegionTensor)]
-        first: RegionTensor = args[images[0]]
         for a in args:
             if isinstance(a, Tensor) and not isinstance(a, RegionTensor) and a.dim() > 1 and a.shape[-2:] != (1, 1):
                 raise unsupported("an image among images that are computed in tiles")
-        kwargs.pop("inplace", None)
+        like = function(*(_without_pixels(a) for a in args), **kwargs)
+        if any(args[k].shape[-2:] != like.shape[-2:] for k in images):
+            raise unsupported("images of different sizes together")
         nodes = [args[k].node for k in images]
         fixed = [None if k in images else a for k, a in enumerate(args)]  # which hold no node
 
@@ -153,18 +158,25 @@ def _pointwise(function: Callable[..., Tensor]) -> Callable[..., RegionTensor]:
                 filled[k] = p
             return function(*filled, **kwargs)
 
-        return made_from(first, Pointwise(compute, nodes))
+        return made_from(args[images[0]], Pointwise(compute, nodes, like.shape[:-2], like.dtype))
 
     return apply
+
+
+def _without_pixels(value: Any) -> Any:
+    """A tensor from which PyTorch finds shape and dtype of a result; other values as they are."""
+    return torch.empty(value.shape, dtype=value.dtype, device="meta") if isinstance(value, Tensor) else value
 
 
 @stands_for(torch.cat)
 def _cat(tensors: Sequence[RegionTensor], dim: int = 0) -> RegionTensor:
     if dim not in (1, -3):
         raise unsupported(f"a concatenation along dimension {dim}")
+    if not all(isinstance(t, RegionTensor) for t in tensors):
+        raise unsupported("an image among images that are computed in tiles")
     nodes = [t.node for t in tensors]
     channels = sum(node.shape[1] for node in nodes)
-    return made_from(tensors[0], Pointwise(lambda *pixels: torch.cat(pixels, 1), nodes, channels))
+    return made_from(tensors[0], Pointwise(lambda *pixels: torch.cat(pixels, 1), nodes, (nodes[0].shape[0], channels)))
 
 
 @stands_for(Tensor.to)

@@ -45,7 +45,7 @@ class Recording(RegionRun):
     """
 
     def __init__(self, device: torch.device, check: Callable[[], None] = lambda: None) -> None:
-        super().__init__(RegionStorage(0, Path(tempfile.gettempdir())), device, recording=True)
+        super().__init__(RegionStorage(0, Path(tempfile.gettempdir())), device, keep_features=True)
         self.check = check
         self._read: dict[Node, Tensor] = {}
         self._held: set[Node] = set()
@@ -106,8 +106,8 @@ class Recorded(RegionTensor):
     @staticmethod
     def both(node: Node, pixels: Tensor, run: Recording) -> Recorded:
         """The tensor of a node whose pixels were computed."""
-        tensor = torch.empty(node.shape, dtype=node.dtype, device="meta").as_subclass(Recorded)
-        tensor.node, tensor.pixels, tensor.run = node, pixels, run
+        tensor = Recorded.of(node, run)
+        tensor.pixels = pixels
         return tensor
 
     @staticmethod

@@ -40,7 +40,7 @@ class RegionRun:
         working: bytes that the computation of a tile may take.
         given: statistics of all norms in their order, which are then not computed; no pass is made for them.
         rehearsal: compute nothing, and count the work.
-        recording: keep the features of all layers and how each is computed, for `RegionChanges`.
+        keep_features: keep those of all layers and how each is computed, for `RegionChanges`.
         progress: called with the pixels of each tile times the channels of what was computed.
     """
 
@@ -50,7 +50,7 @@ class RegionRun:
     working: int = 2**29
     given: Sequence[Statistics] | None = None
     rehearsal: bool = False
-    recording: bool = False
+    keep_features: bool = False
     progress: Callable[[int], None] = lambda work: None
     statistics: list[Statistics] = field(default_factory=list)
     """Of the norms so far."""
@@ -86,7 +86,7 @@ class RegionRun:
 
     def _keep(self, node: Node, held: Held) -> None:
         node.held = held
-        if not self.recording:
+        if not self.keep_features:
             node.release()
 
     def statistics_of(self, node: Node) -> Statistics:
@@ -94,7 +94,7 @@ class RegionRun:
 
         What the first convolution makes is not kept: it is larger than the maps that it is made of again.
         """
-        again = not self.recording and all(isinstance(n, Source) for n in sources_of(node))
+        again = not self.keep_features and all(isinstance(n, Source) for n in sources_of(node))
         keep = node.held is None and not again
         found = self._measured(node, keep) if self.given is None else self.given[len(self.statistics)]
         self.statistics.append(found)
@@ -128,13 +128,13 @@ class PlaneMoments(NamedTuple):
     @staticmethod
     def of(pixels: Tensor) -> PlaneMoments:
         """Those of an image [B, C, H, W]."""
-        # Sums of differences to a pixel, whose squares lose no digits if all pixels have a large mean.
-        origin = pixels[:, :, :1, :1].float()
-        distance = pixels.float() - origin
-        count = pixels.shape[2] * pixels.shape[3]
-        mean = distance.mean((2, 3)).double()
-        squares = distance.square_().sum((2, 3)).double() - count * mean.square()
-        return PlaneMoments(count, origin.double().flatten(1) + mean, squares.clamp(min=0))
+        n = pixels.shape[2] * pixels.shape[3]
+        values = pixels.float()
+        mean = values.mean((2, 3), keepdim=True)
+        distance = values - mean
+        rest = distance.mean((2, 3)).double()  # what rounding has left of the mean
+        squares = distance.square_().sum((2, 3)).double() - n * rest.square()
+        return PlaneMoments(n, mean.double().flatten(1) + rest, squares.clamp(min=0))
 
     def merged(self, other: PlaneMoments) -> PlaneMoments:
         """Those of both (Chan et al. 1979)."""

@@ -17,6 +17,7 @@ from hdgan.ops._overrides import takes_ops
 from hdgan.regions.nodes import Node
 from hdgan.regions.run import RegionRun
 
+Kind = TypeVar("Kind", bound="RegionTensor")
 Function = TypeVar("Function", bound=Callable[..., Any])
 _STANDINS: dict[Any, Callable[..., Any]] = {}
 """For a function of PyTorch or hdgan, the one that makes a node of it."""
@@ -49,11 +50,11 @@ class RegionTensor(Tensor):
     node: Node
     run: RegionRun
 
-    @staticmethod
-    def of(node: Node, run: RegionRun) -> RegionTensor:
+    @classmethod
+    def of(cls: type[Kind], node: Node, run: RegionRun) -> Kind:
         """The tensor of a node."""
         bare = torch.empty(node.shape, dtype=node.dtype, device="meta")
-        tensor = bare.as_subclass(RegionTensor)
+        tensor = bare.as_subclass(cls)
         tensor.node, tensor.run = node, run
         return tensor
 

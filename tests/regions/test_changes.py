@@ -18,7 +18,7 @@ from tests.regions.helpers import Held, run_in
 def network(x: Tensor) -> Tensor:
     """Downsampling, a residual block, upsampling and a skip, with norms."""
     generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(6, 6, side, side, generator=generator) for side in (3, 3, 3, 4)]
+    weights = [torch.randn(6, 6, side, side, generator=generator) / (6 * side * side) ** 0.5 for side in (3, 3, 3, 4)]
     h = instance_norm_act(F.conv2d(x, weights[0], stride=2, padding=1), activation="relu", pad=1)
     y = instance_norm_act(F.conv2d(h, weights[1]), activation="relu", pad=1)
     h = instance_norm_act(F.conv2d(y, weights[2]), residual=h)
@@ -40,7 +40,7 @@ BOXES = [Box(4, 9, 30, 44), Box(0, 3, 0, 2), Box(50, 64, 60, 80), Box(0, 64, 0, 
 def test_regions_are_those_of_a_whole_run_with_the_same_statistics(limit: int, box: Box) -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(1, 6, 64, 80, generator=generator)
-    run = run_in(limit, side=32, recording=True)
+    run = run_in(limit, side=32, keep_features=True)
     source, image = _image(pixels, run)
     changed = pixels.clone()
     changed[..., slice(*box.rows), slice(*box.columns)] += 2
@@ -59,7 +59,7 @@ def test_regions_are_those_of_a_whole_run_with_the_same_statistics(limit: int, b
 
 def test_changes_add_up() -> None:
     pixels = torch.randn(1, 6, 64, 80, generator=torch.Generator().manual_seed(0))
-    run = run_in(side=32, recording=True)
+    run = run_in(side=32, keep_features=True)
     source, image = _image(pixels, run)
     changes = RegionChanges(image)
     changed = pixels.clone()
@@ -83,7 +83,7 @@ def test_far_features_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) ->
         return instance_norm_act(F.conv2d(x, torch.ones(6, 6, 3, 3), padding=1))
 
     pixels = torch.randn(1, 6, 256, 256)
-    run = run_in(side=256, recording=True)
+    run = run_in(side=256, keep_features=True)
     source, image = _image(pixels, run, last_norm)
     changes = RegionChanges(image)
     changes.add(source, Box(100, 104, 100, 104))

@@ -74,6 +74,15 @@ def test_moments_of_parts_are_those_of_the_whole() -> None:
     torch.testing.assert_close(merged.squares / merged.n, wide.var((2, 3), correction=0), rtol=1e-5, atol=0)
 
 
+def test_moments_survive_an_outlier_in_the_corner() -> None:
+    pixels = 100 + torch.rand(1, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+    pixels[..., 0, 0] = -1e4
+    wide = pixels.double()
+    found = PlaneMoments.of(pixels)
+    torch.testing.assert_close(found.mean, wide.mean((2, 3)), rtol=1e-8, atol=0)
+    torch.testing.assert_close(found.squares / found.n, wide.var((2, 3), correction=0), rtol=1e-6, atol=0)
+
+
 def test_statistics_of_another_run_need_no_pass_and_keep_nothing() -> None:
     pixels = given()
     first = run_in(side=16)
