@@ -49,7 +49,7 @@ def _own(folder: Path) -> int:
 
 def _published(root: Path, folder: Path) -> int:
     devices = _devices(folder)
-    pages = {"README.md": summary(devices), f"docs/{PAGE}": details(devices)}
+    pages = {"README.md": headlines(devices), f"docs/{PAGE}": f"{summary(devices)}\n\n{details(devices)}"}
     for name in pages:  # before the first is written
         require_markers(root / name)
     _draw(devices, root / "docs")
@@ -92,6 +92,30 @@ def plot_name(rows: Sequence[Measurement], kind: str) -> str:
     return f"benchmarks/{path_for(Path(), rows[0].device).stem}-{kind}.svg"
 
 
+def headlines(devices: Sequence[Sequence[Measurement]]) -> str:
+    """One line for each benchmark, of the GPUs if one was measured, else of the CPUs.
+
+    It is that of forward and backward pass in bfloat16 on GPUs and in float32 on CPUs, where these were measured.
+    """
+    gpus = [rows for rows in devices if rows[0].cuda]
+    parts = []
+    for rows in gpus or devices:
+        usual = ("bfloat16" if gpus else "float32", "-")
+        chosen = []
+        for _, group in _by(rows, "benchmark"):
+            measured = sorted(group, key=lambda row: (row.direction != "both", row.dtype not in usual))
+            same = [r for r in measured if (r.direction, r.dtype) == (measured[0].direction, measured[0].dtype)]
+            chosen.append(_headline(same, _KNOWN))
+        header = ["benchmark", "case", "eager, ms", "hdgan, ms", "speed-up", *_KNOWN.values()]
+        lines = [line[: len(header)] for line in chosen if line]
+        parts += [f"**{rows[0].device}**, {_environment(rows)}:", markdown_table(header, lines)]
+    return "\n\n".join(parts) or NONE_YET
+
+
+_KNOWN = {"compile": "torch.compile", "nvidia": "NVIDIA's code"}
+"""Columns of README.md, whose readers may not know the others."""
+
+
 def summary(devices: Sequence[Sequence[Measurement]]) -> str:
     """A table for each device: the longest case of each benchmark, dtype and pass, with all speed-ups."""
     parts = []
@@ -114,7 +138,7 @@ def _column(row: Measurement) -> str:
     return f"eager {row.layout}" if row.implementation == "eager" else row.implementation
 
 
-def _headline(rows: list[Measurement], others: Sequence[str]) -> list[str] | None:
+def _headline(rows: list[Measurement], others: Iterable[str]) -> list[str] | None:
     """The line of a benchmark, dtype and pass, of the case that takes eager PyTorch longest. None if ours has none.
 
     Only speed-ups are compared, each of which is of one run, since rows may come from several runs.

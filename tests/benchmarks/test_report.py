@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.benchmarks.report import BEGIN, END, details, summary
+from hdgan.benchmarks.report import BEGIN, END, details, headlines, summary
 from hdgan.benchmarks.rows import CHECKOUT, Measurement, folder_for, write
 from hdgan.commands.main import main
 from hdgan.errors import ConfigError
@@ -20,6 +20,7 @@ EAGER = Measurement(
     python="3.10", date="2026-01-02",
 )  # fmt: skip
 OURS = replace(EAGER, implementation="cpu", layout="NHWC", median_ms=4.0, speedup=2.5, saved_bytes=2 * 10**6)
+DTYPES = ("float32", "bfloat16")
 COMPILED = replace(EAGER, implementation="compile", median_ms=8.0, speedup=1.25)
 
 
@@ -89,6 +90,24 @@ def test_what_stands_in_the_tables() -> None:
     assert "10 (9-12), 1.00x, 25 %" in long
     assert "| 4.0 |" in long
     assert "copy 10 GB/s; matmul 0.5 TFLOP/s in float32" in long
+
+
+def test_the_short_table_has_a_line_for_each_benchmark() -> None:
+    half = replace(OURS, dtype="bfloat16", median_ms=3.0)
+    rows = [EAGER, OURS, COMPILED, half, replace(OURS, direction="forward"), replace(OURS, benchmark="step")]
+    text = headlines([rows])
+    cells = ["instance_norm_act", "G1 \\| stem, both, float32", "10", "4 (cpu NHWC)", "2.50x", "1.25x (NCHW)", ""]
+    lines = [line for line in text.splitlines() if line.startswith("| instance") or line.startswith("| step")]
+    assert [line.split(" | ")[0] for line in lines] == ["| instance_norm_act", "| step"]
+    assert lines[0] == f"| {' | '.join(cells)} |"
+
+
+def test_the_short_table_prefers_gpus() -> None:
+    gpu = [replace(row, device="H 9000", cuda="13.0", dtype=dtype) for row in (EAGER, OURS) for dtype in DTYPES]
+    text = headlines([[EAGER, OURS], gpu])
+    assert "H 9000" in text
+    assert "Abacus" not in text
+    assert "both, bfloat16" in text
 
 
 @pytest.mark.parametrize("text", ["no markers", f"{END}\n{BEGIN}", f"{BEGIN}\n{BEGIN}\n{END}"])
