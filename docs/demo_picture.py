@@ -1,7 +1,7 @@
 """Make docs/demo.png: `python docs/demo_picture.py`.
 
-The model that comes with hdgan paints held-out scenes: with each object's style from the rendered scene, and with
-styles that are drawn from the clusters of its class.
+The model that comes with hdgan generates images of the label maps and instance maps of held-out scenes: with the style
+of each object in the rendered scene, and with styles that are drawn from the clusters of its class.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image
 
 import hdgan
 from hdgan.commands.scene_choice import choose_scenes
-from hdgan.data.colors import colorize_ids, colorize_labels, to_image
+from hdgan.data.colors import colorize_labels, to_image
 from hdgan.files import save_png
 from hdgan.scenes import SPEC, held_out_pairs, write_held_out
 
@@ -24,7 +24,7 @@ GAP = 4
 
 
 def demo_picture() -> Image.Image:
-    """Put label map, instances, rendered scene and both images of each scene side by side."""
+    """Put the label map and both images of each scene side by side."""
     model = hdgan.load("demo", device="cpu")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -35,8 +35,6 @@ def demo_picture() -> Image.Image:
             drawn = model.bank.sample(model.instances(label, ids), seed=number)
             pictures = [
                 colorize_labels(np.asarray(Image.open(label)), SPEC.palette),
-                colorize_ids(np.asarray(Image.open(ids))),
-                Image.open(photo).convert("RGB"),
                 to_image(model(label, ids, photo=photo, seed=0) * 2 - 1),
                 to_image(model(label, ids, styles=drawn, seed=0) * 2 - 1),
             ]

@@ -20,6 +20,8 @@ from hdgan.regions.storage import RegionStorage
 
 SIDES = (1024, 768, 512, 384, 256, 192, 128, 64)
 """Sides of tiles that are tried, in pixels."""
+BLOCK = 2**18
+"""Values whose moments are found at once on a CPU, whose cache then holds them from the first pass to the last."""
 
 
 class Statistics(NamedTuple):
@@ -128,6 +130,15 @@ class PlaneMoments(NamedTuple):
     @staticmethod
     def of(pixels: Tensor) -> PlaneMoments:
         """Those of an image [B, C, H, W]."""
+        row = pixels[:, :, :1].numel()
+        blocks = (pixels,) if pixels.is_cuda else pixels.split(max(1, BLOCK // max(1, row)), 2)
+        merged = PlaneMoments.none(pixels.shape, pixels.device)
+        for block in blocks:
+            merged = merged.merged(PlaneMoments._of_block(block))
+        return merged
+
+    @staticmethod
+    def _of_block(pixels: Tensor) -> PlaneMoments:
         n = pixels.shape[2] * pixels.shape[3]
         values = pixels.float()
         mean = values.mean((2, 3), keepdim=True)
