@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hdgan.config.bounds import Depth
+from hdgan.config.options import option
 from hdgan.data.images import from_unit_range
 from hdgan.errors import ConfigError, DataError
 from hdgan.inference.large import (
@@ -117,7 +118,7 @@ class TiledGenerator:
         self._room = tiling.max_memory - taken
         if self._room < LEAST:
             raise ConfigError(
-                f"a memory of {memory_size(tiling.max_memory)} does not suffice: the program and the model take "
+                f"{option('max_memory')} of {memory_size(tiling.max_memory)} does not suffice: the program and the model take "
                 f"{memory_size(taken)} already; give {memory_size(taken + LEAST)} or more"
             )
 
