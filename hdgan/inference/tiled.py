@@ -118,8 +118,8 @@ class TiledGenerator:
         self._room = tiling.max_memory - taken
         if self._room < LEAST:
             raise ConfigError(
-                f"{option('max_memory')} of {memory_size(tiling.max_memory)} does not suffice: the program and the model take "
-                f"{memory_size(taken)} already; give {memory_size(taken + LEAST)} or more"
+                f"{option('max_memory')} of {memory_size(tiling.max_memory)} does not suffice: the program and the "
+                f"model take {memory_size(taken)} already; give {memory_size(taken + LEAST)} or more"
             )
 
     def read(self, source: WindowSource, instance: WindowSource | None = None) -> LargeMaps:
