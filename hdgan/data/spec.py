@@ -19,3 +19,8 @@ class DatasetSpec:
     def n_labels(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def css_colors(self) -> tuple[str, ...]:
+        """Colours such as #804080."""
+        return tuple("#{:02x}{:02x}{:02x}".format(*color) for color in self.palette.tolist())

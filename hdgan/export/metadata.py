@@ -60,6 +60,5 @@ def _classes(n_labels: int, spec: DatasetSpec | None) -> list[dict[str, Any]]:
     """Label, and where they are known name and colour, of each class."""
     if spec is None:
         return [{"label": label} for label in range(n_labels)]
-    colors = ("#{:02x}{:02x}{:02x}".format(*color) for color in spec.palette)
-    known = zip(spec.classes, colors, strict=True)
+    known = zip(spec.classes, spec.css_colors, strict=True)
     return [{"label": label, "name": name, "color": color} for label, (name, color) in enumerate(known)]

@@ -1,0 +1,142 @@
+"""classes.csv: the names and colours of the classes of a dataset, one class per line.
+
+    label,name,color
+    0,road,#804080
+    1,building,#464646
+    2,sky,
+
+Lines may come in any order. A class without a colour has that of the default palette.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hdgan.data.colors import label_palette
+from hdgan.data.spec import DatasetSpec
+from hdgan.errors import DataError
+from hdgan.files.csv import write_csv
+from hdgan.files.json import read_bytes
+from hdgan.wording import count
+
+CLASS_FILE = "classes.csv"
+"""Its name in the folder of a dataset."""
+COLUMNS = ("label", "name", "color")
+MOST_CLASSES = 65536
+LONGEST_NAME = 200
+"""Characters, beyond which a name would not fit into any table."""
+_GROWTH = 64
+"""A field of one byte becomes an object of up to about this many bytes."""
+_LABEL = re.compile("[0-9]{1,9}")
+_COLOR = re.compile("#[0-9a-fA-F]{6}")
+
+
+def read_classes(file: Path) -> DatasetSpec:
+    """Read the names and colours of classes.
+
+    Args:
+        file: A CSV file in UTF-8 with the columns label, name and color, of which color (#rrggbb) may be missing or
+            empty. Its labels are 0 to n - 1, each once, in any order.
+
+    Raises:
+        DataError: the file is missing, no regular file, too large, no such CSV, or has a value that cannot be used,
+            which is named with its line.
+    """
+    content = read_bytes(file, _GROWTH, "a table", DataError)
+    try:
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 at byte {error.start}: save it as UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"{file} is not a CSV file ({error}): {_remedy()}") from error
+    if not lines:
+        raise DataError(f"{file} is empty: {_remedy()}")
+    if len(lines) - 1 > MOST_CLASSES:
+        raise DataError(f"{file} has {len(lines) - 1} classes: hdgan takes {MOST_CLASSES} at most")
+    heads = _heads(file, lines[0][1])
+    return _spec_of_lines(file, heads, lines[1:])
+
+
+def write_classes(file: Path, spec: DatasetSpec) -> None:
+    """Write the names and colours of classes as `read_classes` reads them, in the order of their labels.
+
+    Raises:
+        HdganError: the file cannot be written.
+    """
+    named = enumerate(zip(spec.classes, spec.css_colors, strict=True))
+    write_csv(file, COLUMNS, [(label, name, color) for label, (name, color) in named])
+
+
+def _heads(file: Path, cells: Sequence[str]) -> list[str]:
+    """The names of the columns, checked."""
+    heads = [cell.strip() for cell in cells]
+    if not {"label", "name"} <= set(heads) <= set(COLUMNS) or len(set(heads)) < len(heads):
+        raise DataError(f"{file}, line 1: the header is {_shown(','.join(heads))}: {_remedy()}")
+    return heads
+
+
+def _spec_of_lines(file: Path, heads: Sequence[str], lines: Sequence[tuple[int, Sequence[str]]]) -> DatasetSpec:
+    """The classes of all lines below the header, which come with their numbers."""
+    n = len(lines)
+    if not n:
+        raise DataError(f"{file} has a header, but no classes: add a line for each label, such as 0,road,#804080")
+    names: dict[int, str] = {}
+    line_of: dict[int, int] = {}
+    palette = label_palette(n)
+    for number, cells in lines:
+        where = f"{file}, line {number}"
+        if len(cells) != len(heads):
+            raise DataError(
+                f"{where} has {count(len(cells), 'field')}, but the header has {len(heads)}: separate the fields by "
+                'commas, and put a name that contains a comma into double quotes (")'
+            )
+        row = {head: cell.strip() for head, cell in zip(heads, cells, strict=True)}
+        label = _label(where, row["label"], n)
+        if label in names:
+            raise DataError(
+                f"{where}: label {label} is already on line {line_of[label]}: give each label from 0 to {n - 1} once"
+            )
+        names[label], line_of[label] = _name(where, row["name"]), number
+        if color := row.get("color"):
+            palette[label] = _color(where, color)
+    return DatasetSpec(tuple(names[label] for label in range(n)), palette)
+
+
+def _label(where: str, text: str, n: int) -> int:
+    label = int(text) if _LABEL.fullmatch(text) else -1
+    if not 0 <= label < n:
+        raise DataError(
+            f"{where}: label is {_shown(text)}, but the file has {count(n, 'line')} below its header: number them from "
+            f"0 to {n - 1}, each once"
+        )
+    return label
+
+
+def _name(where: str, text: str) -> str:
+    if not text or not text.isprintable() or len(text) > LONGEST_NAME:
+        raise DataError(f"{where}: name is {_shown(text)}: give a name on one line, of 1 to {LONGEST_NAME} characters")
+    return text
+
+
+def _color(where: str, text: str) -> np.ndarray:
+    """A colour as [3] uint8."""
+    if not _COLOR.fullmatch(text):
+        raise DataError(
+            f"{where}: color is {_shown(text)}: write it as #rrggbb, such as #804080, or leave the field empty"
+        )
+    return np.array([int(text[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")
+
+
+def _remedy() -> str:
+    return "give a CSV file whose first line is label,name,color (or label,name) and which has a line for each class below it"
