@@ -18,8 +18,8 @@ def is_text(value: str) -> bool:
 
 
 def count(n: int, noun: str) -> str:
-    """A number with its noun, given in the singular, in the right form: "1 image", "2 images"."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
+    """A number with its noun, given in the singular, in the right form: "1 image", "2 images", "2 classes"."""
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def first_line(error: BaseException) -> str:

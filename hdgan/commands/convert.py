@@ -10,6 +10,7 @@ import torch
 import tyro
 
 from hdgan.checkpoints import MODEL_FILE, find_checkpoint, is_folder, list_steps, locate
+from hdgan.commands.class_choice import given_classes
 from hdgan.errors import ConfigError
 from hdgan.inference.one_file import export_model
 from hdgan.interop.cyclegan.files import convert_from_cyclegan, convert_to_cyclegan, find_generator
@@ -27,11 +28,12 @@ def convert(
     encoder: Path | None = None,
     ema: bool = True,
     dtype: Literal["float32", "bfloat16"] | None = None,
+    classes: Path | None = None,
 ) -> int:
     """Convert checkpoints of NVIDIA/pix2pixHD or of pytorch-CycleGAN-and-pix2pix to hdgan, or back.
 
     A run of hdgan that is converted to hdgan becomes one file for use, without the discriminator. The clusters of its
-    styles are written beside it.
+    styles are written beside it. The names and colours of its classes are kept.
 
     NVIDIA's code can hold models of pix2pixHD with transposed upsampling, reflection padding and no noise. All presets
     train such models except the demo, which needs --model.generator.upsample transposed. pytorch-CycleGAN-and-pix2pix
@@ -50,6 +52,8 @@ def convert(
         ema: of a run or checkpoint of hdgan, use the averaged weights if there are any.
         dtype: from hdgan to hdgan, the type of the weights in the file, by default float32. With bfloat16, which is
             loaded as float32 again, the file is half as large.
+        classes: from hdgan to hdgan, other names and colours of the classes for the file: a classes.csv, or a text file
+            with one name per line.
 
     Returns:
         0.
@@ -63,13 +67,16 @@ def convert(
     if to != "hdgan":
         _refuse(settings, f"--to {to}: the checkpoint says which it is")
         _refuse({"dtype": dtype}, f"--to {to}, which writes float32")
+        _refuse({"classes": classes}, f"--to {to}, whose files name no classes")
         back = {"nvidia": convert_to_nvidia, "cyclegan": convert_to_cyclegan}[to]
         notes = back(find_checkpoint(source), out, chosen, ema=ema)
     elif _is_of_hdgan(source):
         _refuse(settings | {"epoch": epoch}, "a checkpoint of hdgan")
-        notes = export_model(find_checkpoint(source), out, getattr(torch, dtype or "float32"), ema=ema)
+        model, weights = find_checkpoint(source), getattr(torch, dtype or "float32")
+        notes = export_model(model, out, weights, ema=ema, classes=given_classes(model, classes))
     else:
         _refuse({"dtype": dtype}, "a checkpoint of other code, whose weights keep their type")
+        _refuse({"classes": classes}, "a checkpoint of other code, but with the file that is written from it")
         if not ema:
             raise ConfigError(
                 "--no-ema has no effect on a checkpoint of other code, which keeps no averages: leave it out"

@@ -11,14 +11,17 @@ from statistics import median
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from hdgan.config.bounds import Labels, Side
 from hdgan.config.options import typed_as
 from hdgan.config.serialization import check_value
+from hdgan.data.class_file import CLASS_FILE
 from hdgan.data.config import DataConfig, LayoutName, PhotoMode, SizeConfig, UnpackedLayout
 from hdgan.data.inspection import check_dataset
 from hdgan.data.pack import pack_dataset
 from hdgan.data.report import CheckReport, PhaseReport, Requirements
+from hdgan.data.spec import DatasetSpec
 from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError
 from hdgan.progress import print_lines, showing_progress
@@ -54,6 +57,9 @@ def check(
 ) -> int:
     """Open every file of a dataset; print what it contains, and each fault with its remedy.
 
+    A dataset with label maps may name its classes in a file classes.csv in ROOT, with the columns label, name and color
+    (#rrggbb, may be missing). Training keeps the names in the model, and pages, tables and the editor show them.
+
     The last options describe the training. With them, whatever training would reject also counts as a fault.
 
     `torchrun --nproc-per-node N -m hdgan data check ...` shares the files among N processes.
@@ -61,7 +67,8 @@ def check(
     Args:
         root: Folder of the dataset.
         layout: Folder structure; auto detects it.
-        n_labels: Number of classes; labels at or above it are faults. 0 for A-to-B images.
+        n_labels: Number of classes; labels at or above it are faults, and so is a classes.csv with another number. 0
+            for A-to-B images.
         dontcare: Label whose pixels belong to no class, for example 255.
         phase: Phases to check, for example train; all by default.
         instance_divisor: Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself.
@@ -100,8 +107,8 @@ def pack(
 ) -> int:
     """Write a dataset in a form that is many times faster to read; train on it with --data.root OUT.
 
-    Samples have the same pixels as those from FOLDER. Repeat the command to continue after an interruption, or to renew
-    what is damaged or has changed in FOLDER.
+    Samples have the same pixels as those from FOLDER, and its classes.csv is copied. Repeat the command to continue
+    after an interruption, or to renew what is damaged or has changed in FOLDER.
 
     `torchrun --nproc-per-node N -m hdgan data pack ...` shares the samples among N processes, which may run on several
     machines that share OUT.
@@ -165,9 +172,10 @@ def print_report(report: CheckReport, console: Console | None = None) -> int:
     for phase in report.phases:
         say(*_summary(phase))
         if phase.class_pixels:
-            console.print(_class_table(phase))
+            console.print(_class_table(phase, report.classes))
         say(*(f"  note: {note}" for note in phase.notes), *(f"  fault: {fault}" for fault in phase.faults))
-    say(*(f"note: {note}" for note in report.notes), _verdict(report))
+    faults = [f"fault: {report.class_fault}"] if report.class_fault else []
+    say(*(f"note: {note}" for note in report.notes), *faults, _verdict(report))
     return 1 if report.faults else 0
 
 
@@ -175,11 +183,17 @@ def _verdict(report: CheckReport) -> str:
     """The last line: how many faults, and the options that training needs for the labels."""
     verdict = f"{report.root}: {count(len(report.faults), 'fault') if report.faults else 'no faults'}"
     stray = report.stray
+    if report.classes is not None and not report.class_fault:
+        return f"{verdict}; --model.n-labels {report.classes.n_labels}, as {CLASS_FILE} says{_but(stray)}"
     classes = [label for label in report.labels if label not in stray]
     if not classes:
         return verdict
-    but = f" but {', '.join(map(str, stray[:5]))}{', ...' if len(stray) > 5 else ''}" if stray else ""
-    return f"{verdict}; --model.n-labels {classes[-1] + 1} or more covers every label{but}"
+    return f"{verdict}; --model.n-labels {classes[-1] + 1} or more covers every label{_but(stray)}"
+
+
+def _but(stray: Sequence[int]) -> str:
+    """The labels that are no classes, the first five of them."""
+    return f" but {', '.join(map(str, stray[:5]))}{', ...' if len(stray) > 5 else ''}" if stray else ""
 
 
 def _summary(report: PhaseReport) -> Iterator[str]:
@@ -201,11 +215,16 @@ def _summary(report: PhaseReport) -> Iterator[str]:
         yield f"  photos turned upright by their EXIF orientation: {len(report.turned)}"
 
 
-def _class_table(report: PhaseReport) -> Table:
+def _class_table(report: PhaseReport, classes: DatasetSpec | None) -> Table:
+    """The labels of a phase. Where classes have names, those that do not occur are listed as well."""
     table = Table("label", "pixels", "share %", "images", box=None)
     for column in table.columns:
         column.justify = "right"
+    if classes is not None:
+        table.add_column("name")
     total = report.class_pixels.total()
-    for label, pixels in sorted(report.class_pixels.items()):
-        table.add_row(str(label), str(pixels), f"{100 * pixels / total:.3f}", str(report.class_images[label]))
+    for label in sorted({*report.class_pixels, *range(classes.n_labels if classes is not None else 0)}):
+        pixels, images = report.class_pixels[label], report.class_images[label]
+        name = [] if classes is None else [Text(classes.classes[label] if 0 <= label < classes.n_labels else "")]
+        table.add_row(str(label), str(pixels), f"{100 * pixels / total:.3f}", str(images), *name)
     return table

@@ -51,7 +51,8 @@ def edit(
             or in the working directory demo.edits for the model that comes with hdgan and OWNER--NAME.edits for a model
             of the hub.
         root: dataset with the images to start from, if it has moved since training.
-        classes: text file with one class name per line.
+        classes: names of the classes instead of those of the dataset or model: a classes.csv with names and colours, or
+            a text file with one name per line.
         max_pixels: largest image that can be opened, in pixels.
         checkpoint: which one of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.

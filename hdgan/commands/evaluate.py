@@ -94,9 +94,9 @@ class EvaluateOptions:
 def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int:
     """Score runs on held-out images: segmentation score, PSNR, SSIM, LPIPS, FID, KID; side by side in a web page.
 
-    Writes scores.csv, classes.csv and evaluation.html. The segmentation score needs a scorer, which recognises classes
-    in images: --train-scorer trains one on the real training photos of the first run (without a run: of --root, or of
-    the built-in scenes), and --scorer gives an existing one.
+    Writes scores.csv, class_scores.csv and evaluation.html. The segmentation score needs a scorer, which recognises
+    classes in images: --train-scorer trains one on the real training photos of the first run (without a run: of --root,
+    or of the built-in scenes), and --scorer gives an existing one.
 
     `torchrun --nproc-per-node N -m hdgan evaluate ...` shares the images among N processes, one for each GPU, and
     writes the same files. The scorer is trained by one of them.

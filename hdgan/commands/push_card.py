@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from hdgan.data import SizeConfig
+from hdgan.data.spec import DatasetSpec
 from hdgan.families import ModelConfig
 from hdgan.families.registry import family_of
 from hdgan.hub import PREFIX
@@ -31,8 +32,8 @@ class CardFacts:
     """To which the training images were scaled."""
     on_scenes: bool = False
     """Whether it was trained on the built-in scenes."""
-    class_names: Sequence[str] = ()
-    """Empty where they are not known."""
+    classes: DatasetSpec | None = None
+    """Names and colours of the classes, where they are known."""
     clusters: int = 0
     """Of styles, in all classes."""
     measured: Mapping[str, float] = field(default_factory=dict)
@@ -51,9 +52,10 @@ def model_card(facts: CardFacts) -> str:
         shown = "\n\n".join(f"![input and generated image](samples/{name})" for name in facts.samples)
         parts.append(f"## Samples\n\nThe input on the left, the generated image on the right.\n\n{shown}")
     parts.append(f"## Training\n\n{markdown_table(['', ''], _training(facts))}")
-    if facts.class_names:
-        classes = [[str(label), name] for label, name in enumerate(facts.class_names)]
-        parts.append(f"## Classes\n\n{markdown_table(['label', 'class'], classes)}")
+    if facts.classes is not None:
+        named = enumerate(zip(facts.classes.classes, facts.classes.css_colors, strict=True))
+        lines = [[str(label), name, f"`{color}`"] for label, (name, color) in named]
+        parts.append(f"## Classes\n\n{markdown_table(['label', 'class', 'colour'], lines)}")
     return "\n\n".join(parts) + "\n"
 
 

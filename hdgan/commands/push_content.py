@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, beside, find_checkpoint, read_best, run_of
+from hdgan.commands.class_choice import given_classes
 from hdgan.commands.push_card import CardFacts, model_card
 from hdgan.commands.push_samples import SAMPLES, SampleOptions
 from hdgan.commands.scene_choice import scenes_of
@@ -22,7 +23,6 @@ from hdgan.files import write_text
 from hdgan.hub import is_repository
 from hdgan.inference.one_file import export_model
 from hdgan.inference.pipeline import Pipeline, load
-from hdgan.scenes import SPEC
 
 CARD, CONFIG = "README.md", "config.json"
 
@@ -46,7 +46,8 @@ class ContentOptions:
     dataset: tuple[str, ...] = ()
     """Datasets of the hub that the model was trained on, OWNER/NAME each."""
     classes: Path | None = None
-    """Text file with one class name per line. Those of the built-in scenes are known."""
+    """Names of the classes, if the model has none or other ones: a classes.csv, or a text file with one name per line.
+    They go into the model's file and into its card."""
     device: str = "auto"
     """Where samples are generated: auto, cpu, cuda or cuda:N."""
 
@@ -56,7 +57,7 @@ class ContentOptions:
         Raises:
             ConfigError: the licence or a dataset has no name of the hub, or has no effect without a card.
         """
-        for name in ("license", "dataset", "classes"):
+        for name in ("license", "dataset"):
             if not self.card and getattr(self, name):
                 raise ConfigError(f"--{name} has no effect with --no-card: leave one of them out")
         if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
@@ -85,7 +86,15 @@ class ContentOptions:
         """
         source = find_checkpoint(run, self.checkpoint)
         file, dtype = folder / MODEL_FILE, getattr(torch, self.dtype)
-        export_model(source, file, dtype, ema=self.ema, data_paths=False, examples=self.crops)
+        export_model(
+            source,
+            file,
+            dtype,
+            ema=self.ema,
+            data_paths=False,
+            examples=self.crops,
+            classes=given_classes(source, self.classes),
+        )
         if self.crops and not (folder / STYLES_FILE).exists():
             raise ConfigError(f"--crops has no effect, since {run} has no clusters of styles: leave it out")
         # What is wrong with the new files was wrong with those that the user knows.
@@ -101,9 +110,8 @@ class ContentOptions:
     def _facts(self, run: Path, repository: str, samples: SampleOptions, source: Path, pipeline: Pipeline) -> CardFacts:
         file = pipeline.file
         assert file is not None
-        spec = SPEC if scenes_of(pipeline) is not None else None
-        palette = choose_palette(pipeline.config.n_labels, spec, self.classes)
-        metadata = read_metadata(file)
+        classes = pipeline.classes
+        metadata, n_labels = read_metadata(file), pipeline.config.n_labels
         has_styles = (file.parent / STYLES_FILE).exists()
         return CardFacts(
             repository,
@@ -111,11 +119,11 @@ class ContentOptions:
             metadata,
             parameters=sum(weight.numel() for weight in pipeline.model.generator.parameters()),
             size=trained_size(file),
-            on_scenes=spec is not None,
-            class_names=palette.names if spec is not None or self.classes is not None else (),
+            on_scenes=scenes_of(pipeline) is not None,
+            classes=classes,
             clusters=sum(map(len, pipeline.bank.clusters.values())) if has_styles else 0,
             measured=_measured(source, metadata.get("step")),
-            samples=samples.write(run, pipeline, file.parent / SAMPLES, palette.colors),
+            samples=samples.write(run, pipeline, file.parent / SAMPLES, choose_palette(n_labels, classes).colors),
             license=self.license,
             datasets=self.dataset,
         )

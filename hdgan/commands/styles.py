@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hdgan.checkpoints import output_beside
 from hdgan.config.bounds import Positive
 from hdgan.config.serialization import check_value
 from hdgan.data import SizeConfig
+from hdgan.data.spec import class_name
 from hdgan.errors import ConfigError
 from hdgan.evaluation.style_agreement import Agreement, Change, measure_agreement, measure_changes
 from hdgan.evaluation.style_sheet import write_sheet
@@ -106,7 +108,7 @@ def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0
     console = Console(stderr=True)
     without = sorted(bank.means.keys() - bank.clusters.keys())
     if without:
-        names = ", ".join(_class_name(trained, label) for label in without)
+        names = ", ".join(class_name(trained.classes, label) for label in without)
         print_lines(
             console, f"classes without a large enough instance, which keep the mean style of the class: {names}"
         )
@@ -125,7 +127,7 @@ def show(model: Model, out: Path | None = None, examples: int = 8, root: Path | 
     check_value(Positive, examples, "examples")
     trained = model.open(root=root)
     target = out or output_beside(trained.file, "styles.html")
-    write_sheet(trained.pipeline.bank, _cropper(trained), target, trained.class_names, examples)
+    write_sheet(trained.pipeline.bank, _cropper(trained), target, trained.classes, examples)
     print(target.resolve())
     return 0
 
@@ -188,10 +190,6 @@ def _count(bank: StyleBank) -> str:
     return f"{sum(map(len, bank.clusters.values()))} clusters of {len(bank.clusters)} classes"
 
 
-def _class_name(trained: TrainedModel, label: int) -> str:
-    return trained.class_names[label] if label < len(trained.class_names) else str(label)
-
-
 def _print_measures(trained: TrainedModel, agreements: list[Agreement], changes: list[Change]) -> None:
     by_label = {change.label: change for change in changes}
     heads = ("class", "instances", "styles", "NMI", "by colour", "of clusters", "switches", "inside", "outside")
@@ -200,7 +198,7 @@ def _print_measures(trained: TrainedModel, agreements: list[Agreement], changes:
         change = by_label.get(row.label)
         moved = (str(change.switches), f"{change.inside:.1f}", f"{change.outside:.2f}") if change else ("0", "", "")
         table.add_row(
-            _class_name(trained, row.label),
+            escape(class_name(trained.classes, row.label)),
             str(row.instances),
             str(row.styles),
             *(f"{score:.3f}" for score in (row.matched, row.colours, row.clustered)),

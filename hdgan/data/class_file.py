@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from hdgan.config.options import option
 from hdgan.data.colors import label_palette
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
-from hdgan.files.csv import write_csv
+from hdgan.files import write_text
 from hdgan.files.json import read_bytes
 from hdgan.wording import count
 
@@ -70,8 +70,44 @@ def write_classes(file: Path, spec: DatasetSpec) -> None:
     Raises:
         HdganError: the file cannot be written.
     """
-    named = enumerate(zip(spec.classes, spec.css_colors, strict=True))
-    write_csv(file, COLUMNS, [(label, name, color) for label, (name, color) in named])
+    write_text(file, classes_text(spec))
+
+
+def classes_text(spec: DatasetSpec) -> str:
+    """The content of a file of these classes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(zip(range(spec.n_labels), spec.classes, spec.css_colors, strict=True))
+    return text.getvalue()
+
+
+def find_classes(root: Path, n_labels: int | None = None) -> DatasetSpec | None:
+    """The classes of a dataset, from classes.csv in its folder; None without this file.
+
+    Args:
+        root: Folder of the dataset.
+        n_labels: Number of classes that the file must have; 0 for A-to-B pairs, which have none, so that no file is
+            looked for; None takes any number.
+
+    Raises:
+        DataError: as `read_classes`, or the file has another number of classes.
+    """
+    file = root / CLASS_FILE
+    if n_labels == 0 or not os.path.lexists(file):
+        return None
+    spec = read_classes(file)
+    require_number(file, spec, n_labels)
+    return spec
+
+
+def require_number(file: Path, spec: DatasetSpec, n_labels: int | None) -> None:
+    """Raise DataError if a file has another number of classes than a model."""
+    if n_labels is not None and spec.n_labels != n_labels:
+        raise DataError(
+            f"{file} has {count(spec.n_labels, 'class')}, but {option('model.n_labels')} is {n_labels}: correct the "
+            f"one that is wrong; the file needs a line for each label from 0 to {n_labels - 1}"
+        )
 
 
 def _heads(file: Path, cells: Sequence[str]) -> list[str]:
@@ -120,18 +156,30 @@ def _label(where: str, text: str, n: int) -> int:
 
 
 def _name(where: str, text: str) -> str:
-    if not text or not text.isprintable() or len(text) > LONGEST_NAME:
+    if not is_name(text):
         raise DataError(f"{where}: name is {_shown(text)}: give a name on one line, of 1 to {LONGEST_NAME} characters")
     return text
 
 
-def _color(where: str, text: str) -> np.ndarray:
-    """A colour as [3] uint8."""
-    if not _COLOR.fullmatch(text):
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a class: a line of 1 to LONGEST_NAME characters without spaces around it."""
+    return text.isprintable() and text == text.strip() and 1 <= len(text) <= LONGEST_NAME
+
+
+def _color(where: str, text: str) -> tuple[int, int, int]:
+    color = color_of(text)
+    if color is None:
         raise DataError(
             f"{where}: color is {_shown(text)}: write it as #rrggbb, such as #804080, or leave the field empty"
         )
-    return np.array([int(text[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
+    return color
+
+
+def color_of(text: str) -> tuple[int, int, int] | None:
+    """Red, green and blue of a colour such as #804080, from 0 to 255; None if the text is none."""
+    if not _COLOR.fullmatch(text):
+        return None
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
 
 
 def _shown(text: str) -> str:
@@ -139,4 +187,4 @@ def _shown(text: str) -> str:
 
 
 def _remedy() -> str:
-    return "give a CSV file whose first line is label,name,color (or label,name) and which has a line for each class below it"
+    return "give a CSV file with the header label,name,color (or label,name) and a line for each class below it"

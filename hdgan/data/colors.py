@@ -65,9 +65,17 @@ def label_palette(n: int) -> np.ndarray:
 
 
 def colorize_labels(label: np.ndarray, palette: np.ndarray | None = None) -> Image.Image:
-    """Colour a label map [H, W] of integers."""
-    palette = label_palette(256) if palette is None else palette
-    return Image.fromarray(palette[label.astype(np.int64) % len(palette)])
+    """Colour a label map [H, W] of integers.
+
+    Args:
+        label: the map.
+        palette: colours of the classes, [n_classes, 3] uint8; other labels become black. None takes a general one, in
+            which every label has a colour.
+    """
+    if palette is None:
+        return Image.fromarray(label_palette(256)[label.astype(np.int64) % 256])
+    known = (label >= 0) & (label < len(palette))
+    return Image.fromarray(palette[label.astype(np.int64) * known] * known[..., None].astype(np.uint8))
 
 
 def colorize_ids(ids: np.ndarray) -> Image.Image:

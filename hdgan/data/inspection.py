@@ -16,6 +16,7 @@ import numpy as np
 
 from hdgan.config.options import option
 from hdgan.data.agreement import require_same_pairs
+from hdgan.data.class_file import CLASS_FILE, find_classes, require_number
 from hdgan.data.config import DataConfig, PartName, Size
 from hdgan.data.images import class_of
 from hdgan.data.layouts import find_pairs, find_phases
@@ -85,7 +86,15 @@ def check_dataset(
     assert config.root is not None
     lacks_training = any(report.pairs for report in reports) and not phases and config.train_phase not in known
     absent = config.train_phase if lacks_training else ""
-    return CheckReport(config.root, tuple(reports), config.dontcare, requirements, absent)
+    classes, fault = None, ""
+    if any(report.label_maps for report in reports):
+        try:
+            classes = find_classes(config.root)
+            if classes is not None:
+                require_number(config.root / CLASS_FILE, classes, requirements.n_labels)
+        except DataError as error:
+            fault = str(error)
+    return CheckReport(config.root, tuple(reports), config.dontcare, requirements, absent, classes, fault)
 
 
 def quick_check(

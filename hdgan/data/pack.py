@@ -18,6 +18,7 @@ from rich.filesize import decimal
 from hdgan.config.bounds import Labels, Threads
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value, to_plain
+from hdgan.data.class_file import CLASS_FILE, find_classes
 from hdgan.data.config import DataConfig, Size, SizeConfig
 from hdgan.data.folders import as_text
 from hdgan.data.inspection import ROUND, ProgressCallback, in_threads, quick_check, silent
@@ -75,6 +76,8 @@ def pack_dataset(
 ) -> PackReport:
     """Pack a dataset. If `out` already contains part of it, only what is missing, damaged or changed is written.
 
+    classes.csv, which names the classes of label maps, is copied as it is.
+
     Args:
         config: `root`, `layout`, `dontcare`, `photo` and `photo_filter` are used.
         out: Folder to write.
@@ -103,6 +106,8 @@ def pack_dataset(
     if listings[0].layout == "packed":
         raise ConfigError(f"{config.root} is already packed: give the folder that it was packed from")
     packer = _Packer(config, listings[0].layout, tuple(sizes), n_labels)
+    if listings[0].pairs[0].label is not None:
+        find_classes(packer.root, n_labels)  # refuses what nobody could use in `out`
     paths = _target_paths(out, listings)
     index = _claim(out, packer.settings, names)
     before = index.paths(out)
@@ -130,10 +135,19 @@ def pack_dataset(
         packed[listing.phase] = IndexedPhase(tuple(listing.pairs[0].files), tuple(entries))
     if world.is_main:
         finished = replace(index, complete=True, phases=packed)
+        if listings[0].pairs[0].label is not None:
+            _copy_classes(packer.root, out)
         _write_index(out, finished)
         _remove_leftovers(out, index.phases.keys() | packed.keys(), before, finished.paths(out))
     lengths = [entry.bytes for name in names for entry in packed[name].samples]
     return PackReport(len(lengths), kept, sum(lengths))
+
+
+def _copy_classes(root: Path, out: Path) -> None:
+    """Copy classes.csv. If the dataset has none, one that the user has put into `out` stays."""
+    if (root / CLASS_FILE).is_file():
+        with atomic_file(out / CLASS_FILE) as temporary:
+            shutil.copyfile(root / CLASS_FILE, temporary)
 
 
 def _require_seen(out: Path, world: World) -> None:

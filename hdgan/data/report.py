@@ -15,6 +15,7 @@ from hdgan.config.serialization import check_value, check_values
 from hdgan.data.config import PhotoMode, Size, SizeConfig
 from hdgan.data.image_kind import RGB, ImageKind, photos_differ
 from hdgan.data.pairs import Orphan, Pair, is_far_above
+from hdgan.data.spec import DatasetSpec
 from hdgan.data.transforms import Filter, same_size_remedy, sample_geometry
 from hdgan.errors import DataError
 from hdgan.wording import count
@@ -225,11 +226,16 @@ class CheckReport:
     dontcare: int | None = None
     requirements: Requirements = Requirements()
     absent: str = ""
+    classes: DatasetSpec | None = None
+    """Names and colours of the classes, from classes.csv in the dataset's folder."""
+    class_fault: str = ""
+    """What is wrong with classes.csv."""
 
     @property
     def faults(self) -> list[str]:
-        """All faults, phase by phase."""
-        return [fault for phase in self.phases for fault in phase.faults]
+        """All faults: of classes.csv, then phase by phase."""
+        own = [self.class_fault] if self.class_fault else []
+        return own + [fault for phase in self.phases for fault in phase.faults]
 
     @property
     def labels(self) -> list[int]:
@@ -238,11 +244,14 @@ class CheckReport:
 
     @property
     def stray(self) -> list[int]:
-        """Labels that are not classes: those outside `n_labels` or, if that is unknown, those below 0 or far above the
-        others."""
+        """Labels that are not classes: those outside `n_labels` or classes.csv or, if both are unknown, those below 0
+        or far above the others."""
         labels = self.labels
-        if self.requirements.n_labels is not None:
-            return [label for label in labels if not 0 <= label < self.requirements.n_labels]
+        n_labels = self.requirements.n_labels
+        if n_labels is None and self.classes is not None:
+            n_labels = self.classes.n_labels
+        if n_labels is not None:
+            return [label for label in labels if not 0 <= label < n_labels]
         far = labels[-1:] if len(labels) > 1 and is_far_above(*reversed(labels[-2:])) else []
         return [label for label in labels if label < 0] + far
 

@@ -16,12 +16,14 @@ from hdgan.editor.palette import ClassPalette, choose_palette
 from hdgan.editor.renderer import Renderer
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.families.saving import read_metadata
+from hdgan.families.stored_classes import stored_classes
 from hdgan.inference import Pipeline
 from hdgan.inference.preview import Preview
 from hdgan.losses import rgb_obstacle
-from hdgan.scenes import held_out_only, spec_of
+from hdgan.scenes import held_out_only
 from hdgan.styles import Style, StyleBank
 from hdgan.training.datasets import open_data
+from hdgan.training.known_classes import classes_of_data
 from hdgan.training.run_folder import training_of
 
 
@@ -120,10 +122,11 @@ def open_context(
         raise ConfigError(f"{file} translates images, which have no objects to edit: give a model of label maps")
     if obstacle := rgb_obstacle(model.image_channels, f"those of {file}"):
         raise ConfigError(f"the editor {obstacle}: use hdgan generate")
-    samples, why_no_samples, spec = None, "", None
+    metadata = read_metadata(file)
+    samples, why_no_samples, spec = None, "", stored_classes(file, metadata, model.n_labels)
     try:
-        config, size = training_of(file, read_metadata(file), model, root)
-        spec = spec_of(config.data)
+        config, size = training_of(file, metadata, model, root)
+        spec = classes_of_data(config.data, file, model)
         config = replace(config, data=held_out_only(config.data), stages={})
         samples = open_data(config, console or Console(quiet=True)).validation(size)
     except HdganError as error:  # the model can still edit the user's own files

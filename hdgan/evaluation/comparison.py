@@ -25,11 +25,13 @@ from hdgan.evaluation.compatibility import common_classes, require_compatible
 from hdgan.evaluation.leakage import runs_that_saw, scorer_leaks
 from hdgan.evaluation.split import held_out_pairs
 from hdgan.families.saving import read_metadata
+from hdgan.families.stored_classes import stored_classes
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.metrics.scorer import Scorer, ScorerRange, load_scorer
 from hdgan.progress import print_lines
 from hdgan.scenes import spec_of, with_scenes
 from hdgan.sharding.world import ALONE, World
+from hdgan.training.known_classes import renamed_note
 from hdgan.training.run_folder import training_of
 
 
@@ -47,7 +49,7 @@ class Comparison:
     """Number of samples that are used, the first ones of the dataset."""
     device: torch.device
     spec: DatasetSpec | None
-    """Names and colours of the classes, if the data has them."""
+    """Names and colours of the classes, where the data or a run has them."""
     warnings: tuple[str, ...]
     """Reasons why the scores mean less than they seem to. The console shows them as well."""
     scorer: Scorer | None = None
@@ -110,7 +112,8 @@ def open_comparison(
     n_labels = common_classes(runs, pipelines)
     data, trained_size = data_of(pipelines[0], root)
     data = data if layout is None else replace(data, layout=layout)
-    spec = spec_of(data)
+    named = dict(zip(_names(runs), pipelines, strict=True))
+    spec, notes = _classes(data, named)
     with world.local_main_first():
         data = with_scenes(data, n_labels, console)
     listing = held_out_pairs(data, n_labels, phase)
@@ -119,10 +122,23 @@ def open_comparison(
     report = quick_check(replace(listing, pairs=listing.pairs[:count]), data, n_labels, world=world)
     report.require_size(dataset.size)
     require_compatible(runs, pipelines, dataset)
-    named = dict(zip(_names(runs), pipelines, strict=True))
-    warnings = tuple(runs_that_saw(named, data, listing.phase))
+    warnings = (*runs_that_saw(named, data, listing.phase), *notes)
     print_lines(console, *report.warnings, *warnings)
     return Comparison(named, data, listing.phase, dataset, count, chosen, spec, warnings)
+
+
+def _classes(data: DataConfig, runs: dict[str, Pipeline]) -> tuple[DatasetSpec | None, list[str]]:
+    """The classes of a dataset, by the rule of `hdgan.training.known_classes`, and a note on each run that was trained
+    with other names.
+    """
+    n_labels = next(iter(runs.values())).config.n_labels
+    own, known, notes = spec_of(data, n_labels), [], []
+    for name, pipeline in runs.items():
+        assert pipeline.file is not None
+        kept = stored_classes(pipeline.file, read_metadata(pipeline.file), n_labels)
+        notes.append(renamed_note(data, own, kept, f"the run {name}"))
+        known.append(pipeline.classes if own is None else own)
+    return next(filter(None, known), None), list(filter(None, notes))
 
 
 def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, SizeConfig]:

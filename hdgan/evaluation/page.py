@@ -1,4 +1,4 @@
-"""The results of an evaluation: scores.csv, classes.csv, and evaluation.html, a page that needs no other file."""
+"""The results of an evaluation: scores.csv, class_scores.csv, and evaluation.html, a page that needs no other file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hdgan.data import Sample
 from hdgan.data.colors import colorize_labels, preview
+from hdgan.data.spec import DatasetSpec, class_name
 from hdgan.files.csv import write_csv
 from hdgan.metrics.scores import HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
 from hdgan.reporting.charts import Chart, draw_spectra
@@ -21,7 +22,9 @@ from hdgan.reporting.page import write_page
 
 PAGE = "evaluation.html"
 SCORES = "scores.csv"
-CLASSES = "classes.csv"
+CLASSES = "class_scores.csv"
+FORMER_CLASSES = "classes.csv"
+"""What earlier versions called it, which now is the name of a file of names (`hdgan.data.class_file`)."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,10 @@ class Facts:
     """For example the number of samples and the scorer."""
     remarks: tuple[str, ...] = ()
     """Sentences on how to read the scores."""
-    class_names: tuple[str, ...] = ()
-    """By label. A class without a name is shown by its number."""
+    classes: DatasetSpec | None = None
+    """Names and colours of the classes, where they are known."""
     columns: dict[str, Any] = field(default_factory=dict)
-    """Further columns of scores.csv and classes.csv, with the same value in every row."""
-
-    def class_name(self, label: int) -> str:
-        return self.class_names[label] if label < len(self.class_names) else str(label)
+    """Further columns of scores.csv and class_scores.csv, with the same value in every row."""
 
 
 @dataclass
@@ -102,10 +102,10 @@ def _embed_preview(image: Tensor, title: str) -> EmbeddedImage:
 
 
 def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Facts) -> Path:
-    """Write scores.csv, classes.csv (with label maps and a scorer) and evaluation.html.
+    """Write scores.csv, class_scores.csv (with label maps and a scorer) and evaluation.html.
 
     Args:
-        out: folder. Files of these names in it are replaced, and classes.csv is removed if there is none to write.
+        out: folder. Files of these names in it are replaced, and class_scores.csv is removed if there is none to write.
         rows: the oracle first.
         gallery: the samples that the page shows.
         facts: what else the page says about the evaluation.
@@ -120,8 +120,17 @@ def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Fac
     write_csv(out / SCORES, ["run", *rows[0].metrics, *facts.columns, "notes"], scores)
     if rows[0].classes:
         heads = ["run", "class", "label", "pixels", "accuracy", "iou", *facts.columns]
+        named = facts.classes is not None
         classes = [
-            [row.name, facts.class_name(c.label), c.label, c.pixels, c.accuracy, c.iou, *facts.columns.values()]
+            [
+                row.name,
+                class_name(facts.classes, c.label) if named else c.label,
+                c.label,
+                c.pixels,
+                c.accuracy,
+                c.iou,
+                *facts.columns.values(),
+            ]
             for row in rows
             for c in row.classes
         ]
@@ -133,6 +142,7 @@ def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Fac
 
 def _content(rows: list[RunScores], gallery: Gallery, facts: Facts) -> dict[str, Any]:
     total = max(sum(score.pixels for score in rows[0].classes), 1)
+    colors = () if facts.classes is None else facts.classes.css_colors
     return {
         "names": [row.name for row in rows],
         "facts": facts.lines,
@@ -145,7 +155,12 @@ def _content(rows: list[RunScores], gallery: Gallery, facts: Facts) -> dict[str,
         "remarks": facts.remarks,
         "shown": shown,
         "classes": [
-            (facts.class_name(score.label), score.pixels / total, [row.classes[k].iou for row in rows])
+            (
+                class_name(facts.classes, score.label),
+                colors[score.label] if score.label < len(colors) else None,
+                score.pixels / total,
+                [row.classes[k].iou for row in rows],
+            )
             for k, score in enumerate(rows[0].classes)
         ],
         "charts": _spectra(rows[1:]),

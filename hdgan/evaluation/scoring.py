@@ -72,7 +72,7 @@ def evaluate(
         checkpoint: which one of each run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         ema: use the averaged weights.
-        out: folder to write scores.csv, classes.csv and evaluation.html to. None writes nothing.
+        out: folder to write scores.csv, class_scores.csv and evaluation.html to. None writes nothing.
         pictures: number of samples that evaluation.html shows.
         console: for progress and warnings.
         world: the processes that share the samples; the first one writes the files. Their number changes no result.
@@ -237,4 +237,4 @@ def _facts(comparison: Comparison) -> Facts:
         "neighbouring frequencies than in the photos. Two sets of photos also differ, more so if they are small."
     )
     columns = {"scorer": scorer, "phase": comparison.phase, "pictures": comparison.count}
-    return Facts(lines, tuple(remarks), () if comparison.spec is None else comparison.spec.classes, columns)
+    return Facts(lines, tuple(remarks), comparison.spec, columns)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from hdgan.data.spec import DatasetSpec, class_name
 from hdgan.errors import ConfigError
 from hdgan.files import save_png
 from hdgan.reporting.images import JPEG_QUALITY, data_url
@@ -20,14 +21,16 @@ _ClusterRow = tuple[int, int | None, list[Image.Image]]
 """Number of a cluster in its class, instances in it, crops."""
 
 
-def write_sheet(bank: StyleBank, cropper: Cropper, path: Path, names: tuple[str, ...] = (), examples: int = 8) -> None:
+def write_sheet(
+    bank: StyleBank, cropper: Cropper, path: Path, spec: DatasetSpec | None = None, examples: int = 8
+) -> None:
     """Write a sheet of all clusters, with the examples that are nearest to each centre.
 
     Args:
         bank: clusters with examples.
         cropper: of the photos that were encoded.
         path: .html, which needs no other file, or .png.
-        names: of the classes; without them they are numbered.
+        spec: names and colours of the classes; without it they are numbered.
         examples: of each cluster, at most.
 
     Raises:
@@ -46,7 +49,7 @@ def write_sheet(bank: StyleBank, cropper: Cropper, path: Path, names: tuple[str,
     crops = cropper.crops(shown)
     classes = [
         (
-            names[label] if label < len(names) else f"class {label}",
+            class_name(spec, label),
             [(k, c.count, [crops[example] for example in c.examples[:examples]]) for k, c in enumerate(clusters)],
         )
         for label, clusters in sorted(bank.clusters.items())

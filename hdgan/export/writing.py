@@ -25,7 +25,6 @@ from hdgan.families.saving import read_metadata
 from hdgan.files.atomic import new_files
 from hdgan.files.json import write_json
 from hdgan.inference import Pipeline
-from hdgan.scenes import spec_of
 from hdgan.training.run_folder import training_of
 from hdgan.wording import count
 
@@ -174,11 +173,11 @@ def _refuse_unused(given: dict[str, bool]) -> None:
 
 
 def _training(pipeline: Pipeline) -> tuple[SizeConfig | None, DatasetSpec | None]:
-    """The size of the training images and the classes of the dataset, where the model's file says them."""
+    """The size of the training images and the classes of the dataset, where they are known."""
     if pipeline.file is None or "train" not in (metadata := read_metadata(pipeline.file)):
-        return None, None
-    config, size = training_of(pipeline.file, metadata, pipeline.config)
-    return size, spec_of(config.data)
+        return None, pipeline.classes
+    _, size = training_of(pipeline.file, metadata, pipeline.config)
+    return size, pipeline.classes
 
 
 def _require_same(found: Sequence[Difference], out: Path) -> None:

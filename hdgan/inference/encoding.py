@@ -30,6 +30,7 @@ from hdgan.config.options import option
 from hdgan.config.serialization import check_value
 from hdgan.data import PairedDataset, SizeConfig, make_loader
 from hdgan.data.agreement import require_same_pairs
+from hdgan.data.spec import DatasetSpec
 from hdgan.devices import network_format
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.common.batch import Batch
@@ -37,10 +38,10 @@ from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.ops import instance_reduce
-from hdgan.scenes import spec_of
 from hdgan.sharding.world import ALONE, World
 from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of
 from hdgan.training.datasets import RunData, open_data
+from hdgan.training.known_classes import classes_of_data
 from hdgan.training.run_folder import training_of
 
 PART = 100
@@ -85,11 +86,10 @@ class TrainedModel:
         """
         return new_bank_file(self.file)
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, if the data has them."""
-        spec = spec_of(self.config.data)
-        return () if spec is None else spec.classes
+    @cached_property
+    def classes(self) -> DatasetSpec | None:
+        """Names and colours of the classes, where the data or the model has them."""
+        return classes_of_data(self.config.data, self.file, self.pipeline.config)
 
 
 def open_trained_model(

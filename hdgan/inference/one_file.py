@@ -11,11 +11,14 @@ import torch
 
 from hdgan.checkpoints import STYLES_FILE, beside, require_new_checkpoint
 from hdgan.config.options import option
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError
 from hdgan.families import ImageModel
 from hdgan.families.saving import load_model, save_model
+from hdgan.families.stored_classes import classes_entry
 from hdgan.styles.bank import StyleBank
 from hdgan.styles.table import Origin, fingerprint
+from hdgan.training.known_classes import classes_of_model
 from hdgan.wording import count
 
 
@@ -27,6 +30,7 @@ def export_model(
     ema: bool = True,
     data_paths: bool = True,
     examples: bool = True,
+    classes: DatasetSpec | None = None,
 ) -> list[str]:
     """Write generator and encoder of a model to a new file, and its clusters of styles to one beside it.
 
@@ -39,6 +43,8 @@ def export_model(
         dtype: of the weights in the file: torch.float32, or torch.bfloat16 for half the size.
         ema: write the averaged weights if there are any.
         data_paths: keep the paths of dataset and network. Without them, all absolute paths are cut.
+        classes: names and colours of the classes for the new file; None keeps those of the model, or takes those of its
+            dataset if the model's file has none.
         examples: keep what the clusters of styles show of training photos: a crop of each, and names of photos.
 
     Returns:
@@ -63,6 +69,7 @@ def export_model(
     extra = {name: value for name, value in info.metadata.items() if name not in ("format", "version", "model")}
     if isinstance(train := extra.get("train"), dict):
         extra["train"] = _portable(train, ("data", "loss") if data_paths else ())
+    extra |= classes_entry(classes or classes_of_model(source, model.config))
     save_model(out, model, extra=extra, tensors=info.tensors, dtype=dtype, new=True)
     if bank is not None:
         # Rounding has made another network of E, for which these styles are as good.

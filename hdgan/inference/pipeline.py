@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hdgan.checkpoints import STYLES_FILE, beside, copying, find_checkpoint, unchanging_name
 from hdgan.config.bounds import Precision
 from hdgan.config.options import option
+from hdgan.data.spec import DatasetSpec
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import ImageModel
@@ -148,6 +149,20 @@ class Pipeline:
             DataError, ConfigError: as in a call.
         """
         return read_maps(source, instance, self.config, self.device)
+
+    @cached_property
+    def classes(self) -> DatasetSpec | None:
+        """Names and colours of the classes of the label maps; None where they are not known, and for A->B models.
+
+        They are those of classes.csv in the folder of the dataset when the model was trained, which its file keeps.
+
+        Raises:
+            CheckpointError: the file is damaged.
+            DataError: the file has no names, and classes.csv of the dataset cannot be used.
+        """
+        from hdgan.training.known_classes import classes_of_model  # which generating does not need
+
+        return None if self.file is None else classes_of_model(self.file, self.config)
 
     @cached_property
     def bank(self) -> StyleBank:

@@ -14,7 +14,7 @@ import torch
 from hdgan.checkpoints import find_checkpoint, list_steps
 from hdgan.config.options import option
 from hdgan.errors import DataError
-from hdgan.evaluation.page import CLASSES, SCORES
+from hdgan.evaluation.page import CLASSES, FORMER_CLASSES, SCORES
 from hdgan.families.saving import load_model
 from hdgan.files import save_png
 from hdgan.losses import fine_weights
@@ -61,12 +61,13 @@ def collect(run: Job) -> list[Result]:
 
 
 def _scores(evaluation: Path) -> dict[str, dict[str, Any]]:
-    """Notes and metrics of each row of an evaluation, from scores.csv and classes.csv."""
+    """Notes and metrics of each row of an evaluation, from scores.csv and class_scores.csv."""
     scores: dict[str, dict[str, Any]] = {}
     for line in _lines(evaluation / SCORES):
         metrics = {name: _number(line[name]) for name in METRICS}
         scores[line["run"]] = {"notes": line["notes"], "metrics": metrics}
-    for line in _lines(evaluation / CLASSES):
+    classes = evaluation / CLASSES
+    for line in _lines(classes if classes.exists() else evaluation / FORMER_CLASSES):
         scores[line["run"]]["metrics"][f"iou_{line['class']}"] = _number(line["iou"])
     return scores
 

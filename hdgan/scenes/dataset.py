@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from hdgan.config.options import option
+from hdgan.data.class_file import CLASS_FILE, classes_text, find_classes
 from hdgan.data.config import DataConfig, ScenesConfig
 from hdgan.data.pairs import Pair
 from hdgan.data.spec import DatasetSpec
@@ -28,9 +29,20 @@ VERSION = 7
 some)."""
 
 
-def spec_of(data: DataConfig) -> DatasetSpec | None:
-    """The classes of a dataset where their names and colours are known: those of the built-in scenes, else None."""
-    return SPEC if data.uses_scenes else None
+def spec_of(data: DataConfig, n_labels: int) -> DatasetSpec | None:
+    """The classes of a dataset, if their names and colours are known.
+
+    Args:
+        data: Where the dataset is. It need not be there.
+        n_labels: Number of classes of the model; 0 for A-to-B pairs.
+
+    Returns:
+        Those of the built-in scenes, or of classes.csv in the dataset's folder; None if there is no such file.
+
+    Raises:
+        DataError: classes.csv cannot be used, or has another number of classes.
+    """
+    return SPEC if data.root is None else find_classes(data.root, n_labels)
 
 
 def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig:
@@ -66,7 +78,7 @@ def ensure_scenes(
 
     The folder has NVIDIA's layout: train_label, train_inst, train_img and the same for test, with equal stems
     (scene_000000.png, ...), and also train_style and test_style with one JSON file per scene: the true style of every
-    instance.
+    instance. classes.csv has the names and colours of the classes.
 
     Args:
         config: Size, number and seed of the scenes; the same gives the same pixels with the same numpy and Pillow.
@@ -139,10 +151,10 @@ def write_held_out(config: ScenesConfig, folder: Path, progress: Callable[[int, 
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:  # so that no file is ever half written
             _write(config, Path(scratch), {"test": config.test}, progress)
-            for kind in sorted(Path(scratch).iterdir()):
-                (folder / kind.name).mkdir(exist_ok=True)
-                for file in sorted(kind.iterdir()):
-                    file.replace(folder / kind.name / file.name)
+            for file in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
+                target = folder / file.relative_to(scratch)
+                target.parent.mkdir(exist_ok=True)
+                file.replace(target)
     except OSError as error:
         raise HdganError(
             f"cannot write the scenes into {folder}: {error.strerror or error}; free space or choose another "
@@ -153,7 +165,7 @@ def write_held_out(config: ScenesConfig, folder: Path, progress: Callable[[int, 
 def _write(
     config: ScenesConfig, folder: Path, splits: Mapping[str, int], progress: Callable[[int, int], None] | None
 ) -> None:
-    """Write the first scenes of each split; `splits` has their numbers by the names of the splits."""
+    """Write the classes and the first scenes of each split; `splits` has their numbers by the names of the splits."""
     done = 0
     for split, count in splits.items():
         for kind in ("label", "inst", "img", "style"):
@@ -164,6 +176,7 @@ def _write(
             done += 1
             if progress is not None:
                 progress(done, sum(splits.values()))
+    (folder / CLASS_FILE).write_text(classes_text(SPEC), encoding="utf-8")
 
 
 def _stem(index: int) -> str:

@@ -25,10 +25,12 @@ from hdgan.checkpoints import (
 from hdgan.config.bounds import BatchSize, Count, Share
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain, to_plain
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import CheckpointError, DivergenceError, HdganError, TrainingError
 from hdgan.families.common.augmentation import Sign
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, read_metadata, save_model
+from hdgan.families.stored_classes import classes_entry
 from hdgan.files import atomic_folder, remove_dead, remove_dead_below, remove_folder, write_text
 from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.health import Health
@@ -38,7 +40,13 @@ from hdgan.training.validation import record_name
 from hdgan.weights import StoredTensor, open_saved
 
 
-def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: dict[str, Tensor]) -> Path:
+def save_checkpoint(
+    run: Path,
+    config: TrainConfig,
+    state: StageState,
+    tensors: dict[str, Tensor],
+    classes: DatasetSpec | None = None,
+) -> Path:
     """Write a checkpoint of the current state, update the best one, and delete those that are no longer kept.
 
     Args:
@@ -46,12 +54,13 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
         config: saved with the weights.
         state: what is saved.
         tensors: further named tensors for inference.
+        classes: names and colours of the classes, where they are known.
 
     Raises:
         TrainingError: it cannot be written; earlier checkpoints are unchanged.
     """
     folder = checkpoint_path(run, state.step)
-    extra = {"train": to_plain(config), "step": state.step, "stage": state.stage.name}
+    extra = {"train": to_plain(config), "step": state.step, "stage": state.stage.name, **classes_entry(classes)}
     try:
         with atomic_folder(folder) as temporary:
             save_model(temporary / MODEL_FILE, state.model, ema=state.ema.state_dict(), extra=extra, tensors=tensors)

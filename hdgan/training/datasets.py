@@ -22,6 +22,7 @@ from hdgan.data import (
 from hdgan.data.image_kind import RGB, ImageKind, photos_differ
 from hdgan.data.inspection import quick_check
 from hdgan.data.report import PhaseReport
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError, DataError
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.progress import print_lines, showing_progress
@@ -42,8 +43,13 @@ class RunData:
     """(width, height) of the training images' files, each once."""
     photo_kind: ImageKind = RGB
     """Channels and type of the photos."""
-    palette: np.ndarray | None = None
-    """Colours of the classes, [n_labels, 3] uint8, if the dataset defines them."""
+    classes: DatasetSpec | None = None
+    """Names and colours of the classes, where they are known."""
+
+    @property
+    def palette(self) -> np.ndarray | None:
+        """Colours of the classes, [n_labels, 3] uint8, where they are known."""
+        return None if self.classes is None else self.classes.palette
 
     def training(self, size: SizeConfig, seed: int) -> PairedDataset:
         """Training pairs at a stage's size, cropped and mirrored at random."""
@@ -71,6 +77,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
         DataError: the data cannot be used, naming the file.
     """
     n_labels = config.model.n_labels
+    classes = spec_of(config.data, n_labels)
     data = with_scenes(config.data, n_labels, console)
     if config.data.uses_scenes:
         print_lines(console, f"street scenes: {data.root}")
@@ -91,7 +98,6 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
         reports[training].require_size(stage.size.training, stage.batch_size // processes)
     _check_photos(config, reports)
     _check_inputs(config, reports)
-    spec = spec_of(config.data)
     return RunData(
         data,
         n_labels,
@@ -100,7 +106,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
         validation.phase,
         tuple(reports[training].sizes),
         reports[training].photo_kind,
-        None if spec is None else spec.palette,
+        classes,
     )
 
 

@@ -126,7 +126,7 @@ def _open_folder(
         remove_samples(given.out)
     photos = str(run.data.photo_kind) if given.data.photo == "stored" else None
     shown = {name: str(choices) for name, choices in steps.items()}
-    write_description(given, run.world, len(run.data.train_pairs), shown, photos, resume=resume)
+    write_description(given, run.world, len(run.data.train_pairs), shown, photos, run.data.classes, resume=resume)
     return Metrics(given.out, state.step, state.health.rollbacks, open_tracker(given, resume, run.console))
 
 

@@ -2,6 +2,7 @@
 
 RUN/config.json        the whole config
     environment.json   versions and machine
+    classes.csv        names and colours of the classes, where they are known
     metrics.jsonl      losses, learning rate, speed, and events in words
     tensorboard/       the same
     tracker.json       the run of wandb or mlflow that gets the same
@@ -29,7 +30,9 @@ from hdgan.config.bounds import Count
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain
 from hdgan.data import DataConfig, SizeConfig
+from hdgan.data.class_file import CLASS_FILE, write_classes
 from hdgan.data.config import PhotoMode
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.families import ModelConfig
 from hdgan.families.common.train_config import TrainConfig
@@ -117,10 +120,11 @@ def write_description(
     training_pictures: int,
     steps: Mapping[str, str],
     photos: str | None = None,
+    classes: DatasetSpec | None = None,
     *,
     resume: bool = False,
 ) -> None:
-    """Write config.json and environment.json.
+    """Write config.json, environment.json, and classes.csv where the classes have names.
 
     Args:
         config: of the run.
@@ -128,6 +132,7 @@ def write_description(
         training_pictures: their number.
         steps: how the steps of each stage run that is not finished.
         photos: their channels and bits, if they are read as stored.
+        classes: names and colours of the classes, where they are known.
         resume: keep what environment.json says of the stages that are finished.
     """
     finished: Mapping[str, str] = {}
@@ -148,6 +153,8 @@ def write_description(
     )
     for name, content in ((CONFIG_FILE, config), (ENVIRONMENT_FILE, environment)):
         write_json(config.out / name, content)
+    if classes is not None:
+        write_classes(config.out / CLASS_FILE, classes)
 
 
 def load_config(run: Path) -> TrainConfig:

@@ -127,7 +127,7 @@ class Saver:
         if ends:
             self._report_early_end()
         self._settle(measured=measure, ends=ends)
-        save_checkpoint(config.out, config, state, tensors)
+        save_checkpoint(config.out, config, state, tensors, self.run.data.classes)
         if measure and state.step < self.run.stages[-1].last_step:  # `train` itself writes the last report
             _report_so_far(config.out, self.run.console)
         return ends
@@ -168,7 +168,7 @@ class Saver:
                     tensors = mean_styles(state.ema.model, self.references, config.log.style_images)
             except HdganError:  # perhaps of the same image or memory; the next checkpoint has them again
                 tensors = {}
-            save_checkpoint(config.out, config, state, tensors)
+            save_checkpoint(config.out, config, state, tensors, self.run.data.classes)
         message = f"saved after step {state.step}: hdgan-train --resume {config.out} continues from there"
         print_lines(self.run.console, message)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from hdgan.families.common.batch import Batch
 from hdgan.families.common.config import ModelConfig
 from hdgan.families.common.losses import OnMissing
 from hdgan.families.common.train_config import TrainConfig
-from hdgan.families.saving import load_model
+from hdgan.families.saving import load_model, read_metadata
+from hdgan.families.stored_classes import stored_classes
 from hdgan.progress import print_lines
 from hdgan.seeding import derive_seed
 from hdgan.sharding.world import World
@@ -35,6 +36,7 @@ from hdgan.training.consistency import (
 )
 from hdgan.training.cuda_graph import graph_obstacle
 from hdgan.training.datasets import RunData, open_data, resolved, training_shapes
+from hdgan.training.known_classes import renamed_note
 from hdgan.training.prefetch import prefetched
 from hdgan.training.run_folder import claim_folder, load_config
 from hdgan.training.schedule import Stage, plan
@@ -102,6 +104,7 @@ def prepare(
     with world.local_main_first():
         data = open_data(config, console, world.size)
     require_same_pairs(world.rendezvous, data.train_pairs, "training image")
+    data = _with_kept_classes(config, data, resume, console)
     config = resolved(config, data)
     stages = plan(config, len(data.train_pairs))
     for stage in stages:
@@ -117,6 +120,21 @@ def prepare(
         config = replace(config, loss=config.loss.described(perceptual))
         require_same_network(world.rendezvous, config)
     return RunSetup(config, world, data, stages, perceptual, Validation(config, data, world.device), console)
+
+
+def _with_kept_classes(config: TrainConfig, data: RunData, resume: bool, console: Console) -> RunData:
+    """The data of a run with the names and colours of its classes: those of the dataset, which may have changed since a
+    resumed run was begun; where the dataset has none, those of the run's latest checkpoint.
+    """
+    steps = list_steps(config.out) if resume else []
+    if not steps:
+        return data
+    file, kept = find_checkpoint(config.out, steps[-1]), None
+    with suppress(CheckpointError):  # of a file that cannot be resumed from, as `first_state` will say with a remedy
+        kept = stored_classes(file, read_metadata(file), data.n_labels)
+    if note := renamed_note(config.data, data.classes, kept, str(config.out)):
+        print_lines(console, note)
+    return replace(data, classes=data.classes or kept)
 
 
 def first_state(run: RunSetup, resume: bool) -> StageState:

@@ -14,7 +14,8 @@ import torch
 
 from hdgan.commands.convert import convert
 from hdgan.commands.main import main
-from hdgan.errors import CheckpointError, ConfigError, HdganError
+from hdgan.data.spec import DatasetSpec
+from hdgan.errors import CheckpointError, ConfigError, DataError, HdganError
 from hdgan.families import (
     CRNConfig,
     DiscriminatorConfig,
@@ -28,6 +29,8 @@ from hdgan.families import (
 )
 from hdgan.families.registry import build_model
 from hdgan.families.saving import load_model, save_model
+from hdgan.families.stored_classes import classes_entry
+from hdgan.inference import load
 from hdgan.interop import convert_to_nvidia, cyclegan, nvidia
 
 HD = Pix2PixHDConfig(n_labels=3, generator=GeneratorConfig(4, 1, 1), discriminator=DiscriminatorConfig(2, 1, 2))
@@ -260,3 +263,31 @@ def test_a_limit_of_file_size_is_one_line_and_leaves_nothing(
     assert printed.err.startswith("hdgan: error: cannot write ")
     assert len(printed.err.splitlines()) == 1
     assert names_in(tmp_path) == ["model.safetensors", "theirs"]
+
+
+def test_names_of_classes_are_kept_or_given(tmp_path: Path) -> None:
+    kept = DatasetSpec.of_colors(("a", "b", "c"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)))
+    model, names = tmp_path / "model.safetensors", tmp_path / "names"
+    save_model(model, Pix2PixHD(HD), extra=classes_entry(kept))
+
+    def converted(name: str, *options: str) -> DatasetSpec | None:
+        assert main(["convert", str(model), "--out", str(tmp_path / name), *options]) == 0
+        return load(tmp_path / name, device="cpu").classes
+
+    same = converted("same.safetensors")
+    assert same is not None
+    assert (same.classes, same.css_colors) == (kept.classes, kept.css_colors)
+    names.write_text("x\ny\nz\n")
+    renamed = converted("renamed.safetensors", "--classes", str(names))
+    assert renamed is not None
+    assert (renamed.classes, renamed.css_colors) == (("x", "y", "z"), kept.css_colors)
+    names.write_text("x\n")
+    with pytest.raises(DataError, match="names has 1 line, but the model has 3 classes"):
+        convert(model, tmp_path / "new.safetensors", classes=names)
+    with pytest.raises(
+        ConfigError, match="--classes has no effect with --to nvidia, whose files name no classes; leave"
+    ):
+        convert(model, tmp_path / "new", to="nvidia", classes=names)
+    save_model(tmp_path / "images.safetensors", Pix2Pix(PLAIN))
+    with pytest.raises(ConfigError, match=r"--classes \S+ has no effect: \S+images\.safetensors translates images"):
+        convert(tmp_path / "images.safetensors", tmp_path / "new.safetensors", classes=names)

@@ -52,7 +52,7 @@ def other(tmp_path: Path) -> Path:
 def test_a_scorer_is_trained_and_the_runs_are_scored(run: Path, other: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
     assert evaluate(run, other, *TRAINING, "--out", out, "--pictures", "1") == 0
-    names = ["classes.csv", "evaluation.html", "scorer.safetensors", "scores.csv"]
+    names = ["class_scores.csv", "evaluation.html", "scorer.safetensors", "scores.csv"]
     assert sorted(path.name for path in out.iterdir()) == names
     said = capsys.readouterr().out
     assert "mean IoU ↑" in said
@@ -68,7 +68,7 @@ def test_a_scorer_is_trained_and_the_runs_are_scored(run: Path, other: Path, tmp
     assert scores[1]["notes"].startswith(
         "lpips: its AlexNet needs images of at least 32 pixels per side; fid: needs torchvision"
     )
-    classes = rows(out / "classes.csv")
+    classes = rows(out / "class_scores.csv")
     assert [(row["run"], row["class"]) for row in classes[:5]] == [
         *(("real photos", str(k)) for k in range(4)), ("finished", "0")
     ]  # fmt: skip

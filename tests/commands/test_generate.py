@@ -198,7 +198,7 @@ def test_scenes_are_drawn_for_a_model_that_knows_them(shipped: Path, capsys: Cap
     folder = Path("out")
     assert {path.name for path in folder.iterdir()} == {"scenes", "scene_000000.png", "scene_000001.png"}
     maps = {part: folder / "scenes" / f"test_{part}" for part in ("label", "inst", "img", "style")}
-    assert sorted((folder / "scenes").iterdir()) == sorted(maps.values())
+    assert sorted((folder / "scenes").iterdir()) == sorted([folder / "scenes" / "classes.csv", *maps.values()])
     for k in range(2):
         name = f"scene_{k:06d}.png"
         with Image.open(maps["label"] / name) as label:

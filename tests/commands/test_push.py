@@ -165,10 +165,13 @@ def test_the_card_says_what_the_file_says(styled: Path) -> None:
         "# streets", "generates images from label maps of 4 classes and instance maps.",
         'model = hdgan.load("hf:jane/streets")', 'image = model("label.png", "instances.png")   # [3, H, W] in [0, 1]',
         f"| parameters of the generator | {n:,} |", "| steps | 9 |", "| size of the images | 32 pixels wide |",
-        "| 2 | red \\| box |",
+        "| 2 | red \\| box | `#",
     ):  # fmt: skip
         assert line in card
     assert "street scenes" not in card
+    classes = hdgan.load(folder, device="cpu").classes
+    assert classes is not None
+    assert classes.classes == ("ground", "sky", "red | box", "blue box")
     assert json.loads((folder / "config.json").read_text()) == read_metadata(folder / MODEL_FILE)
 
 
@@ -177,7 +180,7 @@ def test_a_card_of_ones_own_stays(hub: HubState, styled: Path, capsys: Capture) 
     assert pushed(styled, "jane/streets", "--no-card") == 0
     assert "licence" not in capsys.readouterr().out
     assert hub.models["jane/streets"].files()["README.md"] == b"my words"
-    for option in (["--license", "mit"], ["--dataset", "a/b"], ["--classes", "names"]):
+    for option in (["--license", "mit"], ["--dataset", "a/b"]):
         line = refused(capsys, styled, "jane/streets", "--no-card", *option)
         assert f"{option[0]} has no effect with --no-card" in line
 

@@ -6,6 +6,7 @@ import yaml
 
 from hdgan.commands.push_card import CardFacts, model_card
 from hdgan.data import SizeConfig
+from hdgan.data.spec import DatasetSpec
 from hdgan.families import Pix2PixConfig, Pix2PixHDConfig
 
 
@@ -35,7 +36,7 @@ def test_a_card_lists_what_is_known() -> None:
         parameters=9,
         size=SizeConfig(width=1024, height=512),
         on_scenes=True,
-        class_names=("road", "sky"),
+        classes=DatasetSpec.of_colors(("road", "sky"), ((128, 64, 128), (0, 0, 255))),
         clusters=20,
         measured={"val_l1": 0.123456, "val_miou": 0.5},
         samples=("1.png",),
@@ -48,6 +49,6 @@ def test_a_card_lists_what_is_known() -> None:
         "![input and generated image](samples/1.png)",
         "| steps | 12,000 |\n| size of the images | 1024 pixels wide, 512 pixels high |\n| styles | 20 clusters |",
         "| validation L1 | 0.1235 |\n| validation mean IoU | 0.5 |",
-        "| 0 | road |\n| 1 | sky |",
+        "| 0 | road | `#804080` |\n| 1 | sky | `#0000ff` |",
     ):
         assert text in card

@@ -59,7 +59,7 @@ def test_clusters_are_the_same_every_time(copied: Path) -> None:
 def test_classes_of_small_instances_are_told(copied: Path, capsys: Capture) -> None:
     assert styles("cluster", copied, "--min-area", 0.2) == 0
     assert (
-        "classes without a large enough instance, which keep the mean style of the class: 2, 3"
+        "classes without a large enough instance, which keep the mean style of the class: class 2, class 3"
         in capsys.readouterr().err
     )
     bank = load(copied, device="cpu").bank

@@ -53,7 +53,7 @@ def test_without_colours_the_default_palette_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "is empty: give a CSV file whose first line is label,name,color"),
+        ("", "is empty: give a CSV file with the header label,name,color"),
         ("label,name\n", "has a header, but no classes: add a line for each label"),
         ("road\ncar\n", "line 1: the header is 'road': give a CSV file"),
         ("label;name;color\n0;road;\n", "line 1: the header is 'label;name;color'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -358,3 +359,29 @@ def test_photos_of_different_kinds_are_a_fault_where_they_are_read_as_stored(dee
     assert check_dataset(DataConfig(root=deep), 1).faults == []
     with pytest.raises(DataError, match=r"save all photos alike \(list all with hdgan data check .* --photo stored\)"):
         quick_check(find_pairs(config, "train"), config, 1)
+
+
+def test_classes_are_named(scenes):
+    (scenes / "classes.csv").write_text("label,name\n0,[road]\n1,car\n2,sky\n")
+    report = check_dataset(DataConfig(root=scenes), 3)
+    assert report.faults == []
+    text, code = printed(report)
+    assert code == 0
+    assert re.search(r"0 +36 +50\.000 +3 +\[road\]", text)
+    assert re.search(r"1 +0 +0\.000 +0 +car", text)
+    assert "no faults; --model.n-labels 3, as classes.csv says" in text
+
+
+def test_classes_that_do_not_fit_are_faults(scenes):
+    (scenes / "classes.csv").write_text("label,name\n0,road\n1,sky\n")
+    text, code = printed(check_dataset(DataConfig(root=scenes), 3))
+    assert code == 1
+    assert f"fault: {scenes}/classes.csv has 2 classes, but model.n_labels is 3: correct the one that is wrong" in text
+    text, code = printed(check_dataset(DataConfig(root=scenes)))
+    assert code == 0
+    assert "note: label 2 is in 3 of 3 label maps, 50 % of pixels" in text
+    assert "--model.n-labels 2, as classes.csv says but 2" in text
+    (scenes / "classes.csv").write_text("road\n")
+    report = check_dataset(DataConfig(root=scenes))
+    assert report.faults == [report.class_fault]
+    assert "classes.csv, line 1: the header is 'road'" in report.class_fault

@@ -210,3 +210,17 @@ def test_an_index_of_an_earlier_hdgan_is_read(packed):
     index = packed / "packed.json"
     index.write_text(json.dumps(json.loads(index.read_text()), ensure_ascii=False, indent=1))
     assert find_phases(DataConfig(root=packed)) == ("test", "train")
+
+
+def test_names_of_classes_are_packed(nvidia, tmp_path):
+    out, names = tmp_path / "packed", nvidia / "classes.csv"
+    names.write_text("label,name\n0,a\n1,b\n")
+    with pytest.raises(DataError, match=r"classes\.csv has 2 classes, but model\.n_labels is 4"):
+        pack_into(nvidia, out)
+    assert not out.exists()
+    names.write_bytes(b"label,name\r\n0,a\r\n1,b\r\n2,c\r\n3,d\r\n")
+    pack_into(nvidia, out)
+    assert (out / "classes.csv").read_bytes() == names.read_bytes()
+    names.write_text("label,name\n0,a\n1,b\n2,c\n3,dd\n")
+    pack_into(nvidia, out)
+    assert (out / "classes.csv").read_bytes() == names.read_bytes()

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hdgan.data import SizeConfig
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError
 from hdgan.evaluation.style_sheet import write_sheet
 from hdgan.inference.encoding import open_trained_model
@@ -27,7 +28,8 @@ def bank(styled: Path) -> StyleBank:
 
 
 def test_a_sheet_has_a_row_for_each_cluster(cropper: Cropper, bank: StyleBank, tmp_path: Path) -> None:
-    write_sheet(bank, cropper, tmp_path / "sheet.html", ("ground", "sky <&>"), examples=2)
+    spec = DatasetSpec.of_colors(("ground", "sky <&>"), ((1, 2, 3), (4, 5, 255)))
+    write_sheet(bank, cropper, tmp_path / "sheet.html", spec, examples=2)
     text = (tmp_path / "sheet.html").read_text(encoding="utf-8")
     clusters = [cluster for there in bank.clusters.values() for cluster in there]
     assert text.count('<div class="cluster">') == len(clusters)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hdgan.data.class_file import read_classes
 from hdgan.data.config import DataConfig, ScenesConfig
 from hdgan.errors import ConfigError, HdganError
 from hdgan.scenes import SPEC, ensure_scenes, held_out_only, held_out_pairs, render_scene, write_held_out
@@ -31,7 +32,8 @@ def test_layout(folder):
             suffix = "json" if kind == "style" else "png"
             names = [f"scene_{index:06d}.{suffix}" for index in range(count)]
             assert sorted(file.name for file in (folder / f"{split}_{kind}").iterdir()) == names
-    assert len(list(folder.iterdir())) == 8
+    assert len(list(folder.iterdir())) == 9
+    assert read_classes(folder / "classes.csv").classes == SPEC.classes
 
 
 def test_files_hold_the_scene(folder):
@@ -168,7 +170,7 @@ def test_held_out_scenes_alone(folder, tmp_path):
     write_held_out(CONFIG, tmp_path / "new", lambda done, total: calls.append((done, total)))
     assert calls == [(1, 2), (2, 2)]
     written = {file.relative_to(tmp_path / "new") for file in (tmp_path / "new").rglob("*.*")}
-    assert written == {file.relative_to(folder) for file in folder.glob("test_*/*")}
+    assert written == {Path("classes.csv"), *(file.relative_to(folder) for file in folder.glob("test_*/*"))}
     assert all((tmp_path / "new" / file).read_bytes() == (folder / file).read_bytes() for file in written)
     for pair in held_out_pairs(CONFIG, tmp_path / "new"):
         assert pair.label == tmp_path / "new" / "test_label" / f"{pair.stem}.png"
