@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hdgan.data.spec import DatasetSpec
 from hdgan.editor.context import EditorContext, open_context, output_folder
+from hdgan.editor.session_view import describe_classes
 from hdgan.editor.storage import read_document
 from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.families.saving import load_model, save_model
+from hdgan.families.stored_classes import classes_entry
 from hdgan.inference import load
 from hdgan.scenes import SPEC
 from hdgan.training import PRESETS
@@ -137,3 +142,22 @@ def test_the_style_of_a_sample_with_photos_of_another_kind(stored_run: Path) -> 
     sample = open_context(pipeline, 10**6).sample(0)  # at the size of training
     assert sample.styles.instances.keys() == expected.instances.keys()
     assert len({style.feature for style in sample.styles.instances.values()}) == len(expected.instances)
+
+
+def test_a_model_keeps_its_names_without_its_data(plain: Path, tmp_path: Path) -> None:
+    kept = DatasetSpec.of_colors(("ground", "sky", "box", "ball"), [(k, k, k) for k in range(4)])
+    model, _ = load_model(plain)
+    save_model(tmp_path / "named.safetensors", model, extra=classes_entry(kept))
+    context = open_run(tmp_path / "named.safetensors")
+    assert context.palette.names == kept.classes
+    assert [entry["color"] for entry in describe_classes(context)] == ["#000000", "#010101", "#020202", "#030303"]
+
+
+def test_the_names_of_a_given_dataset_are_shown(plain: Path, make_data: Callable[..., Path]) -> None:
+    root = make_data(train=1, test=1)
+    (root / "classes.csv").write_text("label,name\n0,a\n1,b\n2,c\n3,d\n")
+    assert open_run(plain, root=root).palette.names == ("a", "b", "c", "d")
+    (root / "classes.csv").write_text("label,name\n0,a\n")
+    context = open_run(plain, root=root)  # its own files can still be edited
+    assert context.samples is None
+    assert "classes.csv has 1 class, but model.n_labels is 4" in context.notes[0]

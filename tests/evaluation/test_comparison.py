@@ -17,11 +17,14 @@ from rich.console import Console
 
 from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.evaluation import evaluate
+from hdgan.evaluation.comparison import open_comparison
 from hdgan.families import GeneratorConfig, Pix2Pix, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig, UNetConfig
 from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
 from hdgan.families.saving import save_model
+from hdgan.families.stored_classes import classes_entry
 from hdgan.inference import Pipeline, load
 from hdgan.metrics.confusion import Confusion
 from hdgan.metrics.scorer import load_scorer
@@ -265,3 +268,19 @@ def test_a_model_with_noise_is_scored_alike_each_time(dataset: Path, tmp_path: P
     save_model(file, Pix2Pix(Pix2PixConfig(n_labels=4, instances=False, generator=UNetConfig(ngf=4, n_downs=4))))
     first, again = (evaluate([file], root=dataset, device="cpu")[1].metrics["psnr"] for _ in range(2))
     assert first == again
+
+
+def test_the_names_of_the_data_are_taken_before_those_of_a_run(make_data: MakeData, tmp_path: Path) -> None:
+    root = make_data(train=1, test=1)
+    kept = DatasetSpec.of_colors(("a", "b", "c", "d"), [(0, 0, 0)] * N_LABELS)
+    plain = tiny(tmp_path / "plain.safetensors", n_labels=N_LABELS)
+    named = tiny(tmp_path / "named.safetensors", n_labels=N_LABELS, extra=classes_entry(kept))
+    for runs, names in (([plain], None), ([plain, named], kept.classes)):
+        spec = open_comparison(runs, root=root, device="cpu", console=Console(quiet=True)).spec
+        assert (spec and spec.classes) == names
+    (root / "classes.csv").write_text("label,name\n0,a\n1,b\n2,x\n3,d\n")
+    comparison = open_comparison([plain, named], root=root, device="cpu", console=Console(quiet=True))
+    assert comparison.spec is not None
+    assert comparison.spec.classes == ("a", "b", "x", "d")
+    (note,) = comparison.warnings
+    assert "calls label 2 'x', but the run named.safetensors was trained with 'c': if only the name" in note
