@@ -15,7 +15,7 @@ from hdgan.data import Sample
 from hdgan.data.colors import colorize_labels, preview
 from hdgan.data.spec import DatasetSpec, class_name
 from hdgan.files.csv import write_csv
-from hdgan.metrics.scores import HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
+from hdgan.metrics.scores import ABOUTS, HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
 from hdgan.reporting.charts import Chart, draw_spectra
 from hdgan.reporting.images import EmbeddedImage, embed
 from hdgan.reporting.page import write_page
@@ -46,6 +46,8 @@ class Facts:
     """For example the number of samples and the scorer."""
     remarks: tuple[str, ...] = ()
     """Sentences on how to read the scores."""
+    from_labels: bool = True
+    """Whether images are generated from label maps rather than from images."""
     classes: DatasetSpec | None = None
     """Names and colours of the classes, where they are known."""
     columns: dict[str, Any] = field(default_factory=dict)
@@ -147,6 +149,9 @@ def _content(rows: list[RunScores], gallery: Gallery, facts: Facts) -> dict[str,
         "names": [row.name for row in rows],
         "facts": facts.lines,
         "titles": TITLES,
+        "abouts": [(TITLES[name], ABOUTS[name]) for name in TITLES],
+        "from_labels": facts.from_labels,
+        "spec": facts.classes,
         "higher": HIGHER_IS_BETTER,
         "oracle": rows[0],
         "runs": rows[1:],

@@ -28,6 +28,7 @@ from hdgan.metrics.scores import METRICS, OF_PHOTOS, ORACLE, SEGMENTATION, TITLE
 from hdgan.progress import showing_progress
 from hdgan.sharding.world import ALONE, World
 from hdgan.training.consistency import content_of
+from hdgan.wording import count
 
 _ROUND = 4
 """Samples that each process scores before all exchange what they have measured."""
@@ -219,22 +220,14 @@ def _facts(comparison: Comparison) -> Facts:
     remarks = list(comparison.warnings)
     if comparison.scorer is not None:
         remarks.append(
-            "Mean IoU and pixel accuracy compare the classes that the scorer recognises in an image with the label "
-            "map that it was generated from, over all pixels of the split. Pixels without a class do not count. A "
-            "class that neither occurs in the label maps nor is recognised is left out of the mean. The row of the "
-            "photos is not an upper bound: classes that are painted uniformly are easier to recognise."
+            "The row of the photos is no upper bound of mean IoU and pixel accuracy: classes that are painted "
+            "uniformly are easier to recognise."
         )
     if comparison.scorer is not None and comparison.scorer.segmenter is not None:
         dimensions = sum(comparison.scorer.segmenter.feature_channels)
-        remarks.append(
-            f"Scorer FID is the Fréchet distance of the scorer's {dimensions} features over {comparison.count} "
-            "images, a substitute for FID. Compare it only within this table."
-        )
+        remarks.append(f"Scorer FID compares {dimensions} features of {count(comparison.count, 'image')}.")
     remarks.append(
-        "Spectrum is the root mean square difference between the mean power spectra of the images and of the photos, "
-        "which blur and noise raise. Pattern is the strongest of five: streaks parallel to a border, horizontal or "
-        "vertical, and grids that repeat after 4, 8 or 16 pixels. Its value says how much more it stands out from the "
-        "neighbouring frequencies than in the photos. Two sets of photos also differ, more so if they are small."
+        "Two sets of photos also differ in spectrum and pattern, more so if they are small: 0 is out of reach."
     )
     columns = {"scorer": scorer, "phase": comparison.phase, "pictures": comparison.count}
-    return Facts(lines, tuple(remarks), comparison.spec, columns)
+    return Facts(lines, tuple(remarks), comparison.n_labels > 0, comparison.spec, columns)

@@ -47,9 +47,11 @@ def write_sheet(
             "the clusters have no examples (NVIDIA's file has none): create them with `hdgan styles cluster`"
         )
     crops = cropper.crops(shown)
+    colors = () if spec is None else spec.css_colors
     classes = [
         (
             class_name(spec, label),
+            colors[label] if label < len(colors) else "",
             [(k, c.count, [crops[example] for example in c.examples[:examples]]) for k, c in enumerate(clusters)],
         )
         for label, clusters in sorted(bank.clusters.items())
@@ -62,14 +64,14 @@ def write_sheet(
     write_page("evaluation/style_sheet.html", content, path)
 
 
-def _draw(classes: list[tuple[str, list[_ClusterRow]]]) -> Image.Image:
+def _draw(classes: list[tuple[str, str, list[_ClusterRow]]]) -> Image.Image:
     """Draw all classes, one below the other."""
     step, font = SIZE + _GAP, ImageFont.load_default(14)
-    rows = [row for _, clusters in classes for row in clusters]
+    rows = [row for *_, clusters in classes for row in clusters]
     columns = max(len(crops) for _, _, crops in rows)
     sheet = Image.new("RGB", (_LEFT + columns * step, len(classes) * _TITLE + len(rows) * step), "white")
     draw, y = ImageDraw.Draw(sheet), 0
-    for name, clusters in classes:
+    for name, _, clusters in classes:
         draw.text((_GAP, y + 6), name, "black", ImageFont.load_default(17))
         y += _TITLE
         for number, count, crops in clusters:

@@ -28,6 +28,30 @@ TITLES = {
 }
 HIGHER_IS_BETTER = frozenset(("miou", "pixel_accuracy", "psnr", "ssim"))
 """Metrics whose higher values are better. For the others, lower values are better."""
+ABOUTS = {
+    "miou": "How well the classes that the scorer recognises overlap those of the label map: intersection over union "
+    "of their pixels over all images, mean over the classes that occur or are recognised; from 0 to 1, higher is "
+    "better.",
+    "pixel_accuracy": "Share of the pixels in which the scorer recognises the class of the label map; from 0 to 1, "
+    "higher is better. Pixels without a class do not count.",
+    "psnr": "Peak signal-to-noise ratio of an image and its photo in dB, mean over the images; higher is better. It "
+    "favours blurred images.",
+    "ssim": "Structural similarity of an image and its photo, mean over the images; 1 for equal ones, higher is "
+    "better.",
+    "lpips": "Distance of an image and its photo in the features of AlexNet, mean over the images, without unit; "
+    "lower is better.",
+    "fid": "Fréchet distance between Inception's features of all images and those of all photos, without unit; lower "
+    "is better. It is larger for fewer images.",
+    "kid": "Kernel distance (squared maximum mean discrepancy) between the same features, without unit; lower is "
+    "better. It depends less on the number of images, and can be slightly negative.",
+    "scorer_fid": "Fréchet distance between the features of hdgan's own scorer, a substitute for FID, without unit; "
+    "lower is better. Compare it only within this table.",
+    "spectrum": "Root mean square difference between the mean power spectra of images and photos in dB; lower is "
+    "better. Blur and noise raise it.",
+    "pattern": "By how many dB the strongest of five patterns (horizontal or vertical streaks along a border, and "
+    "grids that repeat after 4, 8 or 16 pixels) stands out more than in the photos; lower is better.",
+}
+"""What the columns are, their unit, and which values are better."""
 ORACLE = "real photos"
 """Name of the first row."""
 

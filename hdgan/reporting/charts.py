@@ -22,6 +22,9 @@ _MOST_MARKED = 60
 
 _INK, _LINE, _BAND = "#010101", "#020202", "#030303"
 _CURVES = ("#040404", "#050505", "#060606", "#070707", "#080808", "#090909")
+_FONT, _STAGE_FONT = 9, 8.5
+"""Size of the numbers and names at the axes, and of the names of stages, in units of the drawing, which is 432 of them
+wide. They differ, since the page tells them apart by their size."""
 _LINES = ("solid", "dashed", "dotted")
 """Of the first six curves of a chart, of the next six, and so on; names that matplotlib and CSS share."""
 # matplotlib does not know CSS variables: it draws in stand-in colours, which are replaced by variables in the SVG.
@@ -66,7 +69,7 @@ def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span], note: 
     Args:
         records: the lines of metrics.jsonl, in order. Each has `step` and `stage`.
         spans: the stages of the run.
-        note: added to the notes of the charts of validation metrics.
+        note: a sentence that is added to the notes of the charts of validation metrics.
     """
     charts = []
     known = list(dict.fromkeys(key for record in records for key in record))
@@ -75,7 +78,7 @@ def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span], note: 
         if curves:
             styles = [_style(curve.name, number) for number, curve in enumerate(curves)]
             notes = [spec.note, note] if note and spec.of_validation else [spec.note]
-            charts.append(Chart(spec.title, "; ".join(notes), styles, _draw(spec, curves, styles, spans)))
+            charts.append(Chart(spec.title, " ".join(notes), styles, _draw(spec, curves, styles, spans)))
     return charts
 
 
@@ -113,6 +116,7 @@ def draw_spectra(
         axes.plot(frequencies, levels, color=color, linestyle=style.line, linewidth=1.7, solid_joinstyle="round")
     axes.set_ylim(limits[0] - 1, limits[1] + 1)
     axes.set_xlim(0, max(frequencies) * 1.01)
+    axes.set_xlabel("cycles per pixel", color=_INK, fontsize=_FONT)
     return Chart(title, note, styles, _svg(figure, axes, title))
 
 
@@ -173,6 +177,7 @@ def _draw(spec: ChartSpec, curves: Sequence[_Curve], styles: Sequence[CurveStyle
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.locator_params(axis="x", nbins=7)
+    axes.set_xlabel("step", color=_INK, fontsize=_FONT)
     _shade(axes, spans)
     return _svg(figure, axes, spec.title)
 
@@ -189,7 +194,7 @@ def _svg(figure: Any, axes: Any, title: str) -> Markup:
     import matplotlib
 
     axes.grid(axis="y", color=_LINE, linewidth=0.8)
-    axes.tick_params(which="both", colors=_INK, length=0, labelsize=9)
+    axes.tick_params(which="both", colors=_INK, length=0, labelsize=_FONT)
     axes.spines[:].set_visible(False)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         buffer = io.StringIO()
@@ -217,7 +222,7 @@ def _shade(axes: Any, spans: Sequence[Span]) -> None:
         if i % 2:
             axes.axvspan(span.first, span.last, color=_BAND, linewidth=0, zorder=0)
         share = (span.last - span.first) / end
-        upright = share < 0.015 * len(span.name)
+        upright = share < 0.019 * len(span.name)
         if share > 0.025:
             axes.annotate(
                 span.name,
@@ -228,7 +233,7 @@ def _shade(axes: Any, spans: Sequence[Span]) -> None:
                 rotation=270 if upright else 0,
                 verticalalignment="top" if upright else "bottom",
                 color=_INK,
-                fontsize=8.5,
+                fontsize=_STAGE_FONT,
                 parse_math=False,
             )
 
@@ -241,6 +246,9 @@ def _inline(svg: str, title: str) -> Markup:
     assert box is not None
     svg = f'<svg {box[0]} role="img" aria-label="{escape(title)}">{svg[svg.index(">") + 1 :]}'
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    # Narrow pages enlarge these. Versions of matplotlib write the size in two ways.
+    for size, name in ((_FONT, "tick"), (_STAGE_FONT, "stage")):
+        svg = re.sub(rf'<text (?=style="font(?:-size)?: {size}px)', f'<text class="{name}" ', svg)
     for color, variable in _VARIABLES.items():
         svg = svg.replace(color, f"var({variable})")
     return Markup(svg)

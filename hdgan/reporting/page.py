@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ def write_page(template: str, content: Mapping[str, Any], file: Path) -> Path:
 
     Args:
         template: its path in this package, such as "training/report.html". It extends "reporting/page.html", which has
-            the head and the style sheet, and fills the blocks `title`, `style`, `main` and `after`.
-        content: the names that the template uses, except `written`, the time of writing, which every page has.
+            the head, the style sheet and the header. It fills the blocks `title`, `kind` (of page), `heading`, `lead`
+            (what the page shows), and `main`, and may fill `style`, `state`, `progress` and `after`.
+        content: the names that the template uses, except `written`, the time of writing, and `version`, which every
+            page has.
         file: to write. Text in the page is escaped, and the page loads nothing from elsewhere.
 
     Returns:
@@ -31,6 +34,6 @@ def write_page(template: str, content: Mapping[str, Any], file: Path) -> Path:
         loader=PackageLoader("hdgan", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    page = templates.get_template(template).render(content, written=written)
+    page = templates.get_template(template).render(content, written=written, version=version("hdgan"))
     write_text(file, page)
     return file

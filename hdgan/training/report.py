@@ -17,12 +17,16 @@ from typing import Any, TypeVar
 from hdgan.checkpoints import read_best
 from hdgan.config.serialization import to_plain
 from hdgan.data import read_photo
+from hdgan.data.class_file import find_classes
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import CheckpointError, DataError
 from hdgan.families.common.train_config import StageConfig, TrainConfig
-from hdgan.reporting.chart_specs import LOSS_TITLES, SIZES_DIFFER, VALIDATION_TITLES
+from hdgan.metrics.scores import HIGHER_IS_BETTER
+from hdgan.reporting.chart_specs import LOSS_TITLES, SIZES_DIFFER, VALIDATION_NOTES, VALIDATION_TITLES
 from hdgan.reporting.charts import Span, draw_charts, spread
 from hdgan.reporting.images import EmbeddedImage, embed
 from hdgan.reporting.page import write_page
+from hdgan.scenes import SPEC
 from hdgan.training.logs import METRICS_FILE, read_metrics
 from hdgan.training.run_folder import RunEnvironment, load_config, load_environment
 from hdgan.training.schedule import Stage, plan
@@ -37,8 +41,9 @@ MOST_PIXELS = 640
 Record = dict[str, Any]
 T = TypeVar("T")
 
-_INPUTS = ("label", "input", "instances", "real")
-_MAPS = ("label", "instances")
+_INPUTS = {"label": "label map", "input": "input", "instances": "instance map", "real": "photo"}
+"""Titles of what an example is made of, by the names of the files."""
+_MAPS = ("label map", "instance map")
 
 
 def write_report(run: Path) -> Path:
@@ -61,14 +66,21 @@ def _tried(read: Callable[[], T]) -> tuple[T | None, str]:
     """A part of the run, or the reason why it cannot be read."""
     try:
         return read(), ""
-    except CheckpointError as error:
+    except (CheckpointError, DataError) as error:
         return None, str(error)
+
+
+def _classes(run: Path, config: TrainConfig | None) -> DatasetSpec | None:
+    """The classes whose colours the samples have, where they are known."""
+    found = find_classes(run)
+    return SPEC if found is None and config is not None and config.data.uses_scenes else found
 
 
 def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict[str, Any]:
     """Everything that the template shows. A part that cannot be read is listed among the problems."""
     environment, problem = _tried(lambda: load_environment(run))
     best, other_problem = _tried(lambda: read_best(run))
+    classes, class_problem = _tried(lambda: _classes(run, config))
     metric = config.log.best if config else "l1"
     everything = read_metrics(run)
     records = [record for record in everything if "event" not in record]
@@ -81,13 +93,15 @@ def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict
     note = SIZES_DIFFER if _sizes_differ(config) else ""
     return {
         "name": run.resolve().name,
-        "problems": [*problems, *filter(None, (problem, other_problem))],
+        "problems": [*problems, *filter(None, (problem, other_problem, class_problem))],
         "step": step,
         "total": total,
         "finished": step == total,
         "best": best,
         "best_title": VALIDATION_TITLES[metric],
         "best_name": record_name(metric),
+        "best_note": VALIDATION_NOTES[metric],
+        "best_higher": metric in HIGHER_IS_BETTER,
         "note": note,
         "losses": {title: losses[name] for name, title in LOSS_TITLES.items() if name in losses},
         "stages": summaries,
@@ -95,6 +109,7 @@ def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict
         "events": [(record["event"].replace("_", " "), record["text"]) for record in everything if "event" in record],
         "images": sum(summary.images for summary in summaries),
         "duration": _duration(sum(summary.seconds for summary in summaries)),
+        "classes": classes,
         "photos": environment.photos if environment else None,
         "stage_samples": _stage_samples(run, [summary.name for summary in summaries]),
         "charts": draw_charts(records, spans, note),
@@ -227,7 +242,7 @@ def _stage_samples(run: Path, stages: Iterable[str]) -> list[StageSamples]:
 
 def _example(folder: Path, k: int, steps: Sequence[int]) -> tuple[list[EmbeddedImage], list[EmbeddedImage]]:
     """The images of one example; those that cannot be read are left out."""
-    row = [(folder / "inputs" / f"{k}_{name}.png", name) for name in _INPUTS]
+    row = [(folder / "inputs" / f"{k}_{name}.png", title) for name, title in _INPUTS.items()]
     row.append((folder / f"{steps[-1]:08d}" / f"{k}.png", "generated"))
     # The last step is the result itself, so the strip ends before it.
     shown = [steps[i] for i in spread(len(steps), MOST_STEPS + 1)[:-1]]

@@ -11,8 +11,10 @@ import pytest
 import torch
 from playwright.sync_api import Page, sync_playwright
 
+from hdgan.data.spec import DatasetSpec
 from hdgan.evaluation.page import Facts, Gallery, write_results
-from hdgan.metrics.scores import METRICS, ORACLE, RunScores
+from hdgan.metrics.confusion import ClassScore
+from hdgan.metrics.scores import ABOUTS, HIGHER_IS_BETTER, METRICS, ORACLE, TITLES, RunScores
 from hdgan.metrics.spectra import SpectralScores
 
 RUNS = ("a", "<b>")
@@ -91,6 +93,31 @@ def test_images_that_are_not_finite_have_no_chart(tmp_path: Path) -> None:
     page = write_page(tmp_path, broken).read_text(encoding="utf-8")
     assert page.count("<svg") == 1
     assert 'aria-label="&lt;b&gt;"' in page
+
+
+def test_classes_are_shown_with_their_names_and_colours(tmp_path: Path) -> None:
+    spec = DatasetSpec.of_colors(["<road>", "sky"], [(128, 64, 128), (0, 0, 255)])
+    scores = (ClassScore(0, 30, 0.5, 0.25), ClassScore(1, 10, 1.0, None), ClassScore(2, 0, None, None))
+    rows = [RunScores(name, dict.fromkeys(METRICS), classes=scores) for name in (ORACLE, "a")]
+    page = write_results(tmp_path, rows, Gallery((ORACLE, "a")), Facts({}, classes=spec)).read_text(encoding="utf-8")
+    assert '<span class="swatch" style="--color: #804080"></span><span>&lt;road&gt;</span></span></th>' in page
+    assert '<th scope="row">class 2</th>' in page
+    assert "75.00 %" in page
+    lines = (tmp_path / "class_scores.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == [
+        "run,class,label,pixels,accuracy,iou",
+        "real photos,<road>,0,30,0.5,0.25",
+        "real photos,sky,1,10,1.0,",
+    ]
+
+
+def test_every_column_is_explained(tmp_path: Path) -> None:
+    page = write_page(tmp_path).read_text(encoding="utf-8")
+    assert ABOUTS.keys() == TITLES.keys() == set(METRICS)
+    for name, title in TITLES.items():
+        assert f"<dt>{title}</dt><dd>{ABOUTS[name][:30]}".replace("'", "&#39;") in page
+        assert ("higher is better" in ABOUTS[name]) == (name in HIGHER_IS_BETTER)
+        assert ("lower is better" in ABOUTS[name]) == (name not in HIGHER_IS_BETTER)
 
 
 def test_a_gallery_shows_the_first_samples() -> None:

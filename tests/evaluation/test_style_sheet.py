@@ -34,7 +34,7 @@ def test_a_sheet_has_a_row_for_each_cluster(cropper: Cropper, bank: StyleBank, t
     clusters = [cluster for there in bank.clusters.values() for cluster in there]
     assert text.count('<div class="cluster">') == len(clusters)
     assert text.count("data:image/jpeg;base64,") == sum(min(2, len(cluster.examples)) for cluster in clusters)
-    assert "<h2>sky &lt;&amp;&gt;</h2>" in text
+    assert '<span class="swatch" style="--color: #0405ff"></span><span>sky &lt;&amp;&gt;</span>' in text
     assert "<h2>class 2</h2>" in text
     assert "http" not in text
     write_sheet(bank, cropper, tmp_path / "sheet.png", examples=3)

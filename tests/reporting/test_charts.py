@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from hdgan.reporting.chart_specs import LOSS_TITLES
+from hdgan.reporting.chart_specs import CHARTS, LOSS_TITLES
 from hdgan.reporting.charts import MOST_POINTS, Chart, Span, draw_charts, draw_spectra, smoothed, spread
 
 
@@ -21,6 +21,18 @@ def test_curves_without_positive_values(value):
     records = [{"step": step, "stage": "a", "g_gan": value} for step in (1, 2, 3)]
     (chart,) = draw_charts(records, [Span("a", 0, 3)])
     assert names_of(chart) == ["GAN"]
+
+
+def test_every_chart_is_explained_and_has_an_axis():
+    for spec in CHARTS:
+        assert spec.note.endswith(".")
+        assert re.search("no unit|without unit|in dB|in pixels|from -?[01] to|share", spec.note, re.IGNORECASE), (
+            spec.title
+        )
+    (chart,) = draw_charts([{"step": 1, "stage": "a", "val_l1": 1.0}], [Span("a", 0, 1)], "A note.")
+    assert chart.note.endswith("lower is better. A note.")
+    assert ">step</text>" in chart.svg
+    assert {'class="tick"', 'class="stage"'} <= set(re.findall('class="[a-z]+"', chart.svg))
 
 
 def test_every_loss_has_a_color_of_its_own():

@@ -128,8 +128,8 @@ def test_report_tells_state_and_numbers(run):
 
 def test_pictures_are_exact_and_described(run):
     pictures = Page(write_report(run)).pictures()
-    assert pictures["label of example 1, stage global"].getpixel((0, 0)) == (0, 10, 20)
-    assert pictures["real of example 1, stage joint"].getpixel((0, 0)) == (100, 10, 20)
+    assert pictures["label map of example 1, stage global"].getpixel((0, 0)) == (0, 10, 20)
+    assert pictures["photo of example 1, stage joint"].getpixel((0, 0)) == (100, 10, 20)
     assert pictures["generated of example 1, stage global"].getpixel((0, 0)) == (200, 40, 0)
     strip = [alt for alt in pictures if alt.startswith("step") and alt.endswith("global")]
     assert len(strip) == MOST_STEPS
@@ -142,13 +142,13 @@ def test_large_pictures_are_reduced(run):
     save_samples(run / "samples" / "joint", range(60, 61), (1400, 700))
     page = Page(write_report(run))
     pictures = page.pictures()
-    photo, label = (pictures[f"{name} of example 1, stage joint"] for name in ("real", "label"))
+    photo, label = (pictures[f"{name} of example 1, stage joint"] for name in ("photo", "label map"))
     assert photo.size == label.size == (MOST_PIXELS, MOST_PIXELS // 2)
     assert (photo.format, label.format) == ("JPEG", "PNG")
     assert label.getpixel((9, 9)) == (0, 10, 20)
     captions = [str(a["data-caption"]) for tag, a in page.tags if tag == "button"]
-    assert "joint, example 1: real (1400 \u00d7 700, shown at 640 \u00d7 320)" in captions
-    assert "global, example 1: real (16 \u00d7 8)" in captions
+    assert "joint, example 1: photo (1400 \u00d7 700, shown at 640 \u00d7 320)" in captions
+    assert "global, example 1: photo (16 \u00d7 8)" in captions
 
 
 def test_no_picture_is_embedded_twice(run):
@@ -214,12 +214,12 @@ def test_parts_that_cannot_be_read_are_named(run, content):
         (run / part).write_text(content)
     page = Page(write_report(run))
     assert ">step 60</span>" in page.html
-    assert "<dt>Best validation L1" not in page.html
+    assert '<div class="card"><dt>Best validation L1' not in page.html
     assert all(f"{run / part}" in page.text for part in parts)
 
 
 def test_values_of_stages_of_different_size_are_not_to_be_compared(run):
-    told = "stages train at different sizes, so values of different stages cannot be compared"
+    told = "Stages train at different sizes, so values of different stages cannot be compared"
     page = Page(write_report(run))
     assert page.text.count(told) == 2  # below the stages, and at the chart
     same = {name: Pix2PixHDStage(images=20, size=SizeConfig(width=16)) for name in ("global", "joint")}
@@ -248,7 +248,7 @@ def test_missing_and_damaged_pictures_are_left_out(run):
     (run / "samples" / "joint" / "inputs" / "0_label.png").unlink()
     pictures = Page(write_report(run)).pictures()
     assert [alt for alt in pictures if alt.endswith("joint")] == [
-        "instances of example 1, stage joint",
+        "instance map of example 1, stage joint",
         "generated of example 1, stage joint",
     ]
 
@@ -263,7 +263,7 @@ def test_names_are_escaped(tmp_path):
     assert "<b>" not in page.html
     assert "<script>alert" not in page.html
     assert "<b>bold & $x" in page.text
-    assert f"label of example 1, stage {stage}" in page.pictures()
+    assert f"label map of example 1, stage {stage}" in page.pictures()
 
 
 def test_only_changed_options_are_listed(run):
@@ -317,3 +317,17 @@ def test_photos_of_another_kind_are_named(stored_run: Path) -> None:
     assert kind is not None
     said = Page(stored_run / "report.html").text
     assert f"Photos have {kind}. The samples show one or three of their channels in 8 bits." in said
+
+
+def test_classes_are_named_with_their_colours(run):
+    assert "<span>pavement</span>" in write_report(run).read_text()  # of the built-in scenes
+    write_json(run / "config.json", to_plain(Pix2PixHDTrainConfig(data=DataConfig(root=Path("d")))))
+    assert 'class="legend"' not in write_report(run).read_text()
+    (run / "classes.csv").write_text("label,name,color\n0,<road>,#804080\n1,sky,\n")
+    assert (
+        '<span class="swatch" style="--color: #804080"></span><span>&lt;road&gt;</span>' in Page(write_report(run)).html
+    )
+    (run / "classes.csv").write_text("road\n")
+    page = Page(write_report(run))
+    assert f"{run}/classes.csv, line 1: the header is 'road'" in page.text
+    assert 'class="legend"' not in page.html
