@@ -1,8 +1,9 @@
 """Builds hdgan._C from csrc/ with ninja; the metadata is in pyproject.toml.
 
-The extension has no torch headers in it: pybind11 and, where nvcc is found, the static CUDA runtime. Two variables
+The extension has no torch headers in it: pybind11 and, where nvcc is found, the static CUDA runtime. Three variables
 steer it: HDGAN_BUILD = cuda (nvcc must be there), cpu (leave CUDA out) or none (Python alone); unset, CUDA is built
 whenever there is nvcc. TORCH_CUDA_ARCH_LIST names the GPU architectures, as for torch's own extensions.
+HDGAN_WHEEL_TAG = cu130 adds +cu130 to the version of a wheel, which must be built by the nvcc of CUDA 13.0.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.egg_info import egg_info
 
 ROOT = Path(__file__).parent.resolve()
 CSRC = ROOT / "csrc"
@@ -101,6 +103,14 @@ def architectures(nvcc: Path) -> list[str]:
     return [arch.removesuffix("+PTX") for arch in archs[:-1]] + [archs[-1].removesuffix("+PTX") + "+PTX"]
 
 
+def cuda_version(nvcc: Path) -> str:
+    """The version of the CUDA toolkit, such as 13.0."""
+    found = re.search(r"release (\d+\.\d+)", output_of(nvcc, "--version"))
+    if found is None:
+        raise SystemExit(f"{nvcc} --version names no release; HDGAN_BUILD=cpu leaves CUDA out")
+    return found[1]
+
+
 def digits(arch: str) -> str:
     return arch.removesuffix("+PTX").replace(".", "")
 
@@ -153,11 +163,10 @@ def write_ninja(folder: Path, module: Path, nvcc: Path | None) -> None:
     cuda = []
     if nvcc:
         archs = architectures(nvcc)
-        version = re.search(r"release ([\d.]+)", output_of(nvcc, "--version"))
         cuda = [
             "-DHD_WITH_CUDA",
             f'-DHD_CUDA_ARCHS="{" ".join(archs)}"',
-            f'-DHD_CUDA_VERSION="{version and version[1]}"',
+            f'-DHD_CUDA_VERSION="{cuda_version(nvcc)}"',
         ]
         lines.append(f"nvcc = {escape(nvcc)}")
         link += [f"-L{static_runtime(nvcc)}", "-lcudart_static", "-lpthread", "-ldl", "-lrt"]
@@ -174,6 +183,31 @@ def write_ninja(folder: Path, module: Path, nvcc: Path | None) -> None:
     lines.append(f"build {escape(module)}: link {' '.join(objects)}\n  flags = {shlex.join(link)}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "build.ninja").write_text("\n".join(lines) + "\n")
+
+
+class TaggedVersion(egg_info):
+    """Adds HDGAN_WHEEL_TAG to the version of pyproject.toml, also in a wheel that is built from an sdist."""
+
+    def finalize_options(self) -> None:
+        tag = os.environ.get("HDGAN_WHEEL_TAG")
+        if tag:
+            check_tag(tag)
+            self.tag_build = f"+{tag}"
+        super().finalize_options()
+
+
+def check_tag(tag: str) -> None:
+    """Make sure that a tag says what the wheel holds."""
+    if "sdist" in sys.argv:
+        raise SystemExit(
+            f"HDGAN_WHEEL_TAG={tag}: only wheels have a tag; unset it, or build a wheel alone (python -m build --wheel)"
+        )
+    nvcc = find_nvcc()
+    if nvcc is None:
+        raise SystemExit(f"HDGAN_WHEEL_TAG={tag}: only wheels with CUDA have a tag; unset it, or set HDGAN_BUILD=cuda")
+    expected = f"cu{cuda_version(nvcc).replace('.', '')}"
+    if tag != expected:
+        raise SystemExit(f"HDGAN_WHEEL_TAG={tag}: expected {expected}, since {nvcc} is of CUDA {cuda_version(nvcc)}")
 
 
 class NinjaBuild(build_ext):
@@ -198,5 +232,5 @@ class NinjaBuild(build_ext):
 python_alone = os.environ.get("HDGAN_BUILD") == "none" or sys.platform == "win32"
 setup(
     ext_modules=[] if python_alone else [Extension("hdgan._C", sources=[])],
-    cmdclass={"build_ext": NinjaBuild},
+    cmdclass={"build_ext": NinjaBuild, "egg_info": TaggedVersion},
 )
