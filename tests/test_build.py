@@ -21,17 +21,30 @@ from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
 from hdgan.families.saving import save_model
 
 ROOT = Path(__file__).parent.parent
-SOURCES = (
-    "benchmarks",
-    "csrc",
-    "hdgan",
-    "kernels",
-    "setup.py",
-    "pyproject.toml",
+FOLDERS = (".ci", ".github", "benchmarks", "csrc", "docs", "hdgan", "kernels", "tests")
+FILES = (
+    ".clang-format",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "LICENSE",
     "MANIFEST.in",
     "README.md",
-    "LICENSE",
+    "pyproject.toml",
+    "setup.py",
 )
+GENERATED = (
+    "benchmarks/.benchmarks/a.json",
+    "csrc/avg_pyramid.o",
+    "docs/__pycache__/a.pyc",
+    "hdgan/_C.so",
+    "hdgan-bench/rows.csv",
+    "runs/demo/config.json",
+    "tests/.pytest_cache/v/a",
+    "tests/csrc/.mypy_cache/a.json",
+)
+"""What lies about in a checkout and belongs into no package."""
 pytestmark = pytest.mark.slow
 
 
@@ -55,13 +68,11 @@ def python(folder: Path, *arguments: str, ok: bool = True, **environment: str) -
 def copy_tree(folder: Path) -> Path:
     """Copy what the package is built from, without what has been built."""
     folder.mkdir(parents=True)
-    unwanted = shutil.ignore_patterns("*.so", "__pycache__")
-    for name in SOURCES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, symlinks=True, ignore=unwanted)
-        else:
-            shutil.copy(source, folder)
+    unwanted = shutil.ignore_patterns("*.so", "*.o", "*.py[cod]", "__pycache__", ".*_cache", ".benchmarks")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=unwanted)
+    for name in FILES:
+        shutil.copy(ROOT / name, folder)
     return folder
 
 
@@ -105,6 +116,8 @@ def path_without_nvcc(tmp_path_factory: pytest.TempPathFactory) -> str:
 class Built:
     """The one build that tests share."""
 
+    tracked: frozenset[str]
+    """The files of the tree that the sdist is made of."""
     sdist: Path
     source: Path
     """The sdist unpacked, with the objects of the build."""
@@ -118,13 +131,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("build")
     tree = copy_tree(folder / "tree")
     add_model(tree)
+    tracked = frozenset(str(file.relative_to(tree)) for file in tree.rglob("*") if file.is_file())
+    for name in GENERATED:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("generated")
     python(tree, "setup.py", "-q", "sdist", HDGAN_BUILD="none")
     (sdist,) = tree.glob("dist/*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "unpacked", filter="data")
     (source,) = (folder / "unpacked").iterdir()
     wheel = make_wheel(source, HDGAN_BUILD="cpu")
-    return Built(sdist, source, wheel, unpack(wheel, folder / "installed"))
+    return Built(tracked, sdist, source, wheel, unpack(wheel, folder / "installed"))
 
 
 @pytest.fixture(scope="session")
@@ -194,6 +211,45 @@ def test_wrong_requests_end_in_one_line(built: Built, path_without_nvcc: str, mo
     assert done.stderr.strip() == says
 
 
+@pytest.fixture
+def nvcc_13(tmp_path: Path) -> str:
+    """PATH that begins with a compiler of CUDA 13.0, which can only say its version."""
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho Cuda compilation tools, release 13.0, V13.0.88\n")
+    nvcc.chmod(0o755)
+    return f"{nvcc.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_wheels_with_cuda_say_so_in_their_version(built: Built, nvcc_13: str, tmp_path: Path) -> None:
+    environment = {"PATH": nvcc_13, "CUDA_HOME": "", "CUDA_PATH": "", "HDGAN_WHEEL_TAG": "cu130"}
+    command = ("setup.py", "-q", "dist_info", "--output-dir", str(tmp_path / "info"))
+    (tmp_path / "info").mkdir()
+    python(built.source, *command, **environment)
+    (info,) = (tmp_path / "info").iterdir()
+    version = built.wheel.name.split("-")[1]
+    assert "+" not in version
+    assert info.name == f"hdgan-{version}+cu130.dist-info"
+    assert f"\nVersion: {version}+cu130\n" in (info / "METADATA").read_text()
+
+
+@pytest.mark.parametrize(
+    ("tag", "command", "build", "says"),
+    [
+        ("cu128", "egg_info", "", "expected cu130, since {nvcc} is of CUDA 13.0"),
+        ("CU130; rm", "egg_info", "", "expected cu130, since {nvcc} is of CUDA 13.0"),
+        ("cu130", "egg_info", "cpu", "only wheels with CUDA have a tag; unset it, or set HDGAN_BUILD=cuda"),
+        ("cu130", "sdist", "", "only wheels have a tag; unset it, or build a wheel alone (python -m build --wheel)"),
+    ],
+)
+def test_a_tag_has_to_be_true(built: Built, nvcc_13: str, tag: str, command: str, build: str, says: str) -> None:
+    environment = {"PATH": nvcc_13, "CUDA_HOME": "", "CUDA_PATH": "", "HDGAN_WHEEL_TAG": tag, "HDGAN_BUILD": build}
+    done = python(built.source, "setup.py", "-q", command, ok=False, **environment)
+    assert done.returncode == 1
+    nvcc = Path(nvcc_13.split(os.pathsep)[0]) / "nvcc"
+    assert done.stderr.strip() == f"HDGAN_WHEEL_TAG={tag}: {says.format(nvcc=nvcc)}"
+
+
 def listing(tool: str, option: str, *objects: Path) -> str:
     return subprocess.run([tool, option, *objects], capture_output=True, text=True, check=True).stdout
 
@@ -214,8 +270,10 @@ def test_a_processor_without_avx2_runs_nothing_that_needs_it(built: Built) -> No
 def test_packages_are_whole(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         files = {member.name.split("/", 1)[1] for member in archive.getmembers() if member.isfile()}
-    for folder in ("benchmarks", "csrc", "kernels"):
-        assert {f"{folder}/{path.name}" for path in (ROOT / folder).iterdir() if path.is_file()} <= files
+    assert built.tracked - files == set()
+    made = {file for file in files if not file.startswith("hdgan.egg-info/")} - {"PKG-INFO", "setup.cfg"}
+    behind_links = {file for file in made if file.startswith(("hdgan/benchmarks/", "hdgan/kernels/"))}
+    assert made - behind_links - built.tracked == set()
     models = {f"hdgan/{file.relative_to(PRETRAINED.parent)}" for file in PRETRAINED.glob("*/*.safetensors")}
     models.add(f"hdgan/pretrained/tiny/{MODEL_FILE}")
     assert models <= files
