@@ -21,7 +21,7 @@ from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
 from hdgan.families.saving import save_model
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = (".ci", ".github", "benchmarks", "csrc", "docs", "hdgan", "kernels", "tests")
+FOLDERS = ("hdgan", *re.findall(r"^graft (.*)$", (ROOT / "MANIFEST.in").read_text(), re.MULTILINE))
 FILES = (
     ".clang-format",
     ".pre-commit-config.yaml",
@@ -270,6 +270,7 @@ def test_a_processor_without_avx2_runs_nothing_that_needs_it(built: Built) -> No
 def test_packages_are_whole(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         files = {member.name.split("/", 1)[1] for member in archive.getmembers() if member.isfile()}
+    assert {"benchmarks", "csrc", "docs", "kernels", "tests"} <= set(FOLDERS)
     assert built.tracked - files == set()
     made = {file for file in files if not file.startswith("hdgan.egg-info/")} - {"PKG-INFO", "setup.cfg"}
     behind_links = {file for file in made if file.startswith(("hdgan/benchmarks/", "hdgan/kernels/"))}
