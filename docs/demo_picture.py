@@ -14,8 +14,9 @@ from PIL import Image
 
 import hdgan
 from hdgan.commands.scene_choice import choose_scenes
-from hdgan.data.colors import colorize_labels, to_image
+from hdgan.data.colors import colorize_labels
 from hdgan.files import save_png
+from hdgan.inference import to_pil
 from hdgan.scenes import SPEC, held_out_pairs, write_held_out
 
 ROWS = 4
@@ -35,8 +36,8 @@ def demo_picture() -> Image.Image:
             drawn = model.bank.sample(model.instances(label, ids), seed=number)
             pictures = [
                 colorize_labels(np.asarray(Image.open(label)), SPEC.palette),
-                to_image(model(label, ids, photo=photo, seed=0) * 2 - 1),
-                to_image(model(label, ids, styles=drawn, seed=0) * 2 - 1),
+                to_pil(model(label, ids, photo=photo, seed=0)),
+                to_pil(model(label, ids, styles=drawn, seed=0)),
             ]
             rows.append(np.concatenate([np.pad(np.asarray(p), ((0, GAP), (0, GAP), (0, 0))) for p in pictures], axis=1))
     return Image.fromarray(np.concatenate(rows)[:-GAP, :-GAP])

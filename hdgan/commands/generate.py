@@ -20,12 +20,11 @@ from hdgan.commands.tile_choice import Progress, TileChoice, generate_in_tiles, 
 from hdgan.config.bounds import BatchSize, Precision
 from hdgan.config.serialization import check_value
 from hdgan.data import Pair, SizeConfig
-from hdgan.data.images import from_unit_range
 from hdgan.data.map_video import VIDEO_ENDINGS
 from hdgan.data.zarr_windows import is_zarr
 from hdgan.errors import ConfigError, HdganError
 from hdgan.files import require_no_file
-from hdgan.files.images import image_ending, names_an_image, save_image
+from hdgan.files.images import image_ending, names_an_image
 from hdgan.inference.engine import Generated, ImageRequest
 from hdgan.inference.maps import Maps
 from hdgan.inference.ordered import in_order
@@ -209,7 +208,7 @@ def _at_once(
         target = made.request.target
         if save_styles and made.styles is not None:
             made.styles.save(_styles_beside(target))
-        save_image(from_unit_range(made.image * 2 - 1, pipeline.config.image_depth), target)
+        pipeline.save_image(made.image, target)
         written.append(target)
         return made.maps
 

@@ -36,6 +36,8 @@ _SHARED = 16
 class ImageRequest:
     """An image to generate: what a call of `Pipeline` takes, but of one map instead of a batch.
 
+    `Generated.request` is the object that was given, so a subclass can hold what the image is for, such as its file.
+
     Attributes:
         styles: as in a call; or a function of the maps, which is called in a thread. Where it returns None, the photo,
             or else the mean of each class, gives the styles.

@@ -21,6 +21,7 @@ from hdgan.families import ImageModel
 from hdgan.families.saving import CLASS_MEAN, load_model
 from hdgan.inference.engine import Engine, Generated, ImageRequest
 from hdgan.inference.maps import ImageSource, Maps, read_maps, read_photo_of
+from hdgan.inference.pictures import save_picture
 from hdgan.inference.replay import Replay
 from hdgan.models.blocks import Casts, reusing
 from hdgan.models.draws import ImageDraws, draws
@@ -137,6 +138,21 @@ class Pipeline:
             DataError, ConfigError, CheckpointError: as in a call, after the images of all requests before.
         """
         return Engine(self, batch_size).run(requests)
+
+    def save_image(self, image: Tensor, path: str | Path) -> None:
+        """Write an image atomically, with the channels and bits of the photos that the model was trained on.
+
+        Args:
+            image: [image_channels, H, W] in [0, 1], as a call returns it.
+            path: PNG, or TIFF with one page for each channel where the photos are no PNG. Its folder is made if it does
+                not exist.
+
+        Raises:
+            ConfigError: the ending of the path is another one.
+            DataError: the image is a batch.
+            HdganError: the file cannot be written.
+        """
+        save_picture(image, path, self.config.image_depth)
 
     @torch.no_grad()
     def read(self, source: ImageSource, instance: ImageSource | None = None) -> Maps:

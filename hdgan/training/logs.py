@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +23,8 @@ from hdgan.training.tracking import Tracker
 
 METRICS_FILE = "metrics.jsonl"
 Event = Literal["warning", "rollback", "early_end"]
+OnMetrics = Callable[[int, str, Mapping[str, float]], None]
+"""Takes the step, the name of the stage and the values, whose names are those in metrics.jsonl."""
 PLAIN_LINE_SECONDS = 10.0
 """Time between lines if the output is not a terminal."""
 
@@ -35,10 +37,14 @@ class Metrics:
         step: step that the run starts from; later records, of a run that was killed, are dropped.
         rollbacks: of the run so far; records of later ones, of a run that was killed during one, are dropped.
         tracker: gets the same values, and outlives this object.
+
+    Attributes:
+        on_metrics: called with the values of each record.
     """
 
     def __init__(self, run: Path, step: int, rollbacks: int = 0, tracker: Tracker | None = None) -> None:
         self.run, self.path, self.tracker = run, run / METRICS_FILE, tracker
+        self.on_metrics: OnMetrics | None = None
         self._open(step, rollbacks)
 
     def _open(self, step: int, rollbacks: int) -> None:
@@ -55,6 +61,8 @@ class Metrics:
                 self._board.add_scalar(name, value, step)
         if self.tracker is not None:
             self.tracker.scalars(step, values)
+        if self.on_metrics is not None:
+            self.on_metrics(step, stage, values)
 
     def event(self, step: int, stage: str, event: Event, text: str, **numbers: int) -> None:
         """Record something that has happened at a step, in words."""

@@ -20,7 +20,7 @@ from hdgan.progress import print_lines
 from hdgan.sharding.world import World, join_world
 from hdgan.training.checkpoint import finish_saving, remove_leftovers
 from hdgan.training.interrupt import StopRequest, defer_sigchld
-from hdgan.training.logs import Metrics, ProgressDisplay
+from hdgan.training.logs import Metrics, OnMetrics, ProgressDisplay
 from hdgan.training.report import write_report
 from hdgan.training.rollback import require_rollback, roll_back
 from hdgan.training.run_folder import claim_folder, locked, remove_samples, write_description
@@ -46,13 +46,19 @@ class TrainResult:
     """None in processes other than the main one."""
 
 
-def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> TrainResult:
+def train(
+    config: TrainConfig, *, resume: bool = False, console: Console | None = None, on_metrics: OnMetrics | None = None
+) -> TrainResult:
     """Train a run to its end, or until Ctrl-C, which saves first.
 
     Args:
         config: the run; `out` is its folder.
         resume: continue the run in that folder from its latest checkpoint.
         console: where progress goes.
+        on_metrics: called in the main process with the step (from 1), the name of the stage and the values of every
+            record that metrics.jsonl gets: losses, learning rates and speed every `log.metrics_every` steps, and
+            measurements on the validation images at each checkpoint. A run that goes back to a checkpoint takes
+            steps again. What the function raises ends the run, which can be resumed from its latest checkpoint.
 
     Returns:
         How far it got, and where the report is.
@@ -65,6 +71,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         if not world.is_main:
             console = Console(quiet=True)
         run, state, steps, metrics = _begin(config, resume, world, console, stack)
+        if metrics is not None:
+            metrics.on_metrics = on_metrics
         total = run.stages[-1].last_step
         if resume:
             print_lines(console, f"resuming {config.out} after step {state.step} of {total}")
