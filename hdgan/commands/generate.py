@@ -203,8 +203,7 @@ def _at_once(
 ) -> Iterator[Maps]:
     """Generate whole images, add each file to `written` once it is complete, and yield its maps."""
 
-    def write(made: Generated) -> Maps:
-        assert isinstance(made.request, _RequestedFile)
+    def write(made: Generated[_RequestedFile]) -> Maps:
         target = made.request.target
         if save_styles and made.styles is not None:
             made.styles.save(_styles_beside(target))

@@ -6,10 +6,10 @@ layers. So each image is computed by as few cores as the memory allows, and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -51,11 +51,14 @@ class ImageRequest:
     variant: int = 0
 
 
+AnyRequest = TypeVar("AnyRequest", bound=ImageRequest)
+
+
 @dataclass(frozen=True)
-class Generated:
+class Generated(Generic[AnyRequest]):
     """The image of a request."""
 
-    request: ImageRequest
+    request: AnyRequest
     maps: Maps
     styles: Styles | None
     """Those that the request gave, or that its function returned."""
@@ -84,7 +87,7 @@ class Engine:
         self._on_cpu = pipeline.device.type == "cpu"
         self._cores = Cores(torch.get_num_threads() if self._on_cpu else 1)
 
-    def run(self, requests: Iterable[ImageRequest]) -> Iterator[Generated]:
+    def run(self, requests: Iterable[AnyRequest]) -> Generator[Generated[AnyRequest], None, None]:
         """Yield the images of requests in their order."""
         same_maps = runs(self._checked(requests), lambda request: (id(request.source), id(request.instance)), _SHARED)
         read = in_order(self._read, same_maps, _READERS, 2 * _READERS)
@@ -92,7 +95,7 @@ class Engine:
         batches = runs(numbered, self._alike, self._batch_size)
         try:
             for images in in_order(self._compute, batches, self._cores.number, self._cores.number + 2):
-                yield from images
+                yield from cast("list[Generated[AnyRequest]]", images)
         finally:
             if self._on_cpu:
                 torch.set_num_threads(self._cores.number)  # new threads would get the number that was set last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import ImageModel
 from hdgan.families.saving import CLASS_MEAN, load_model
-from hdgan.inference.engine import Engine, Generated, ImageRequest
+from hdgan.inference.engine import AnyRequest, Engine, Generated
 from hdgan.inference.maps import ImageSource, Maps, read_maps, read_photo_of
 from hdgan.inference.pictures import save_picture
 from hdgan.inference.replay import Replay
@@ -115,7 +115,9 @@ class Pipeline:
             image = self.image_of(self.given(maps, photo, styles), variant)
         return image if maps.batched else image[0]
 
-    def stream(self, requests: Iterable[ImageRequest], *, batch_size: int = 1) -> Iterator[Generated]:
+    def stream(
+        self, requests: Iterable[AnyRequest], *, batch_size: int = 1
+    ) -> Generator[Generated[AnyRequest], None, None]:
         """Generate many images, faster than by one call after the other.
 
         Maps are read ahead in threads. A CPU computes several images at once, on as many cores as PyTorch has threads;
@@ -131,11 +133,12 @@ class Pipeline:
                 maps have one size. More than one can be faster for small maps.
 
         Yields:
-            The images, in the order of the requests. Closing the iterator early waits for those that are in work.
+            The images, in the order of the requests. Closing the generator early waits for those that are in work.
 
         Raises:
             ConfigError: the batch size is not 1 or more, or the images of this model depend on what is in their batch.
-            DataError, ConfigError, CheckpointError: as in a call, after the images of all requests before.
+            DataError, ConfigError, CheckpointError: as in a call, after the images of all requests before. Maps that
+                `read` has returned can be requested too, so that a file that cannot be used ends no stream.
         """
         return Engine(self, batch_size).run(requests)
 
