@@ -59,17 +59,15 @@ def with_ops(network: Theirs, label: Tensor, ids: Tensor) -> list[Tensor]:
 
 
 def squares(size: int, device: str) -> tuple[Tensor, Tensor]:
-    """A label map of 25 squares, and the numbers of the squares."""
     place = torch.arange(size, device=device) * 5 // size
     ids = (5 * place[:, None] + place)[None]
-    return ids * 7 % N_LABELS, ids
+    return ids * 7 % N_LABELS, ids  # the label and the number of each square
 
 
 def forward_backward(compute: Callable[..., list[Tensor]], network: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
     """All outputs as one vector, and all gradients of the parameters as another."""
     outputs = torch.cat([level.flatten() for level in compute(*maps)])
-    direction = torch.linspace(-1, 1, len(outputs)).to(outputs)
-    gradients = torch.autograd.grad(outputs, list(network.parameters()), direction)
+    gradients = torch.autograd.grad(outputs, [*network.parameters()], torch.linspace(-1, 1, len(outputs)).to(outputs))
     return [outputs.detach(), torch.cat([gradient.flatten() for gradient in gradients])]
 
 
@@ -83,14 +81,14 @@ def main(size: int = 256, device: str = "cuda" if torch.cuda.is_available() else
     """
     torch.manual_seed(0)
     network, maps = Theirs().to(device), squares(size, device)
-    double = deepcopy(network).double()
-    exact = forward_backward(double, double, maps)
+    exact = forward_backward(double := deepcopy(network).double(), double, maps)
 
     def show(name: str, compute: Callable[..., list[Tensor]]) -> None:
         run = partial(forward_backward, compute, network, maps)
         errors = [float((a - b).norm() / b.norm()) for a, b in zip(run(), exact, strict=True)]
-        median = Timer("run()", globals={"run": run}).blocked_autorange(min_run_time=seconds).median
-        print("{:11}  error of outputs {:.1e}, of gradients {:.1e};".format(name, *errors), f"{median * 1000:.2f} ms")
+        timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+        median = timer.blocked_autorange(min_run_time=seconds).median * 1000
+        print("{:11}  error of outputs {:.1e}, of gradients {:.1e}; {:.2f} ms".format(name, *errors, median))
 
     show("theirs", network)
     show("with ops", partial(with_ops, network))

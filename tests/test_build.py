@@ -270,7 +270,7 @@ def test_a_processor_without_avx2_runs_nothing_that_needs_it(built: Built) -> No
 def test_packages_are_whole(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         files = {member.name.split("/", 1)[1] for member in archive.getmembers() if member.isfile()}
-    assert {"benchmarks", "csrc", "docs", "kernels", "tests"} <= set(FOLDERS)
+    assert {"benchmarks", "csrc", "docs", "examples", "kernels", "tests"} <= set(FOLDERS)
     assert built.tracked - files == set()
     made = {file for file in files if not file.startswith("hdgan.egg-info/")} - {"PKG-INFO", "setup.cfg"}
     behind_links = {file for file in made if file.startswith(("hdgan/benchmarks/", "hdgan/kernels/"))}
@@ -286,7 +286,7 @@ def test_packages_are_whole(built: Built) -> None:
         contents = set(archive.namelist())
     assert linked | models <= contents
     assert len([name for name in contents if re.fullmatch(r"hdgan/_C\..*so", name)]) == 1
-    assert not [name for name in contents if name.startswith(("benchmarks", "csrc", "kernels", "tests"))]
+    assert not [name for name in contents if name.startswith(("benchmarks", "csrc", "examples", "kernels", "tests"))]
 
 
 def test_models_of_the_package_are_found_by_name(built: Built) -> None:
