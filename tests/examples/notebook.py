@@ -20,7 +20,7 @@ from PIL import Image
 from hdgan.files import write_text
 
 TOUR = Path(__file__).parents[2] / "examples" / "tour.ipynb"
-QUALITY = 90
+QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _as_stored(output: CellOutput, number: int) -> list[dict[str, Any]]:
     if output.value is not None:
         if isinstance(output.value, Image.Image):
             buffer = io.BytesIO()
-            output.value.save(buffer, "JPEG", quality=QUALITY)
+            output.value.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
             text = "<image of {}x{} pixels>".format(*output.value.size)
             data = {"image/jpeg": base64.b64encode(buffer.getvalue()).decode(), "text/plain": [text]}
         else:

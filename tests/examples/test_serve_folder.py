@@ -78,8 +78,8 @@ def test_maps_that_come_one_after_another(
     assert f"{labels / 'b.png'} cannot be read" in printed.err
     with Image.open(out / "b.png") as image:
         made = np.asarray(image)
-    expected = hdgan.load("demo", device="cpu")(scene.label, scene.ids, seed=0).permute(1, 2, 0).numpy() * 255
-    assert np.abs(made - expected).max() < 0.51
+    expected = hdgan.load("demo")(scene.label, scene.ids, seed=0).permute(1, 2, 0).cpu().numpy() * 255
+    assert np.abs(made - expected).max() < 1
 
     # A restart makes what is missing, or older than its maps.
     (out / "b.png").unlink()

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.examples.notebook import TOUR, code_cells, renew, run_cells, stored_output
 
 MOST_BYTES = 600_000
-MOST_DIFFERENCE = 8
+MOST_DIFFERENCE = 5
 """Mean difference of 8-bit pixels: JPEG's, and that of pictures which another kind of CPU computes."""
 
 

@@ -51,8 +51,8 @@ def test_a_folder_of_the_users(
     with Image.open(out / "generated.png") as image:
         made = np.asarray(image)
     assert made.shape == (16, 32, 3)
-    expected = hdgan.load(out, device="cpu")(test[0], test[1], photo=test[2]).permute(1, 2, 0).numpy() * 255
-    assert np.abs(made - expected).max() < 0.51
+    expected = hdgan.load(out)(test[0], test[1], photo=test[2]).permute(1, 2, 0).cpu().numpy() * 255
+    assert np.abs(made - expected).max() < 1
     assert made.std() > 1
 
 
