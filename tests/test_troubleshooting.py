@@ -55,8 +55,9 @@ def text_of(node: ast.expr) -> str:
 
 @cache
 def texts() -> str:
-    """All strings of the package, one a line."""
-    nodes = (node for file in sorted((ROOT / "hdgan").rglob("*.py")) for node in ast.walk(ast.parse(file.read_bytes())))
+    """All strings of the package and of its installation, one a line."""
+    files = [ROOT / "setup.py", *sorted((ROOT / "hdgan").rglob("*.py"))]
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_bytes())))
     found = (text_of(node) for node in nodes if isinstance(node, ast.JoinedStr | ast.Constant))
     return "\n".join(sorted({text.replace("\n", " ") for text in found if text.count(" ") > 1}))
 
