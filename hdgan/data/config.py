@@ -62,7 +62,7 @@ class DataConfig:
     """The place of the pairs, and the meaning of their values."""
 
     root: Path | None = None
-    """Folder of the dataset; None trains on the built-in scenes."""
+    """Folder of the dataset, in which classes.csv may name the classes; None trains on the built-in scenes."""
     scenes: ScenesConfig = ScenesConfig()
     """The built-in scenes, used where root is None."""
     layout: LayoutName = "auto"
