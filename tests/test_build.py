@@ -172,7 +172,7 @@ def test_without_cuda(built: Built) -> None:
     assert Path(file).is_relative_to(built.installed)
     assert default == cpu == eager
     assert "backend 'cuda' cannot run" in cuda
-    assert reason == "hdgan._C was built without CUDA; install hdgan again with nvcc on PATH"
+    assert reason == "hdgan._C was built without CUDA; install a wheel with CUDA, or from source with nvcc on PATH"
     script = "import hdgan._C; print(hdgan._C.cuda_archs, hdgan._C.cuda_version)"
     assert python(built.installed, "-c", script).stdout == "None None\n"
 

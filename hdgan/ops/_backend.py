@@ -143,7 +143,7 @@ def _why_unusable(name: str, gpu: int | None) -> str | None:
         if name == "cpu":
             return None if extension.cpu_supported else "this processor has no AVX2, FMA or F16C; use 'eager'"
         if extension.cuda_archs is None:
-            return "hdgan._C was built without CUDA; install hdgan again with nvcc on PATH"
+            return "hdgan._C was built without CUDA; install a wheel with CUDA, or from source with nvcc on PATH"
     if not torch.cuda.is_available():
         return "PyTorch sees no CUDA GPU"
     if name == "triton":
