@@ -76,7 +76,7 @@ def main(
     pipeline = hdgan.load(model)
     before = find_maps(labels, instances, out)
     made = {target: target.stat().st_mtime_ns for target in before if target.exists()}  # by an earlier program
-    handled = {target: before[target] for target, when in made.items() if when > max(f[2] for f in before[target])}
+    handled = {target: before[target] for target, when in made.items() if when > max(t for *_, t in before[target])}
     while True:
         time.sleep(interval)
         now = find_maps(labels, instances, out)
