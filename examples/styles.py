@@ -88,7 +88,7 @@ def main(
     requests = [ImageRequest(maps, styles=of_picture, seed=0) for row in styles for of_picture in row]
     pictures = (to_pil(generated.image) for generated in pipeline.stream(requests))
     rows = [[next(pictures) for _ in row] for row in styles]
-    colors = colorize_labels(read_map(label), SPEC.palette if files is None else None)
+    colors = colorize_labels(read_map(label), None if pipeline.classes is None else pipeline.classes.palette)
     save_png(sheet([[colors, read_photo(photo), *rows[0]], *rows[1:]]), out)
     print(f"{len(requests)} pictures; object {one} changes alone in the fourth row: {out}")
 
