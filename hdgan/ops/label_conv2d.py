@@ -1,7 +1,7 @@
 """label_conv2d: the convolution of a label map's planes, as sums of rows of a table instead of a multiplication.
 
 A pixel has one class. The convolution of its one-hot planes is therefore a sum of k * k rows of the table
-weight[tap][class]; and where all pixels under the kernel have one class and none is on a boundary, which is most of a
+`weight[tap][class]`; and where all pixels under the kernel have one class and none is on a boundary, which is most of a
 street scene, it is one row of the table's sum over the taps.
 """
 
