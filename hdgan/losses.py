@@ -32,7 +32,7 @@ def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan", *, of_genera
     """GAN loss, summed over scales.
 
     Args:
-        outputs: of the discriminator.
+        outputs: of the discriminator: for each scale a list that ends with the score of every patch, [B, 1, h, w].
         real: whether the scores should say real (1) or fake (0).
         mode: "lsgan", the mean squared distance to the target (Mao et al. 2017); "vanilla", the cross entropy of the
             scores taken as logits; or "hinge" (Lim and Ye 2017), in which D stops at a margin of 1.

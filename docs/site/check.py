@@ -57,8 +57,9 @@ def faults(site: Path) -> list[str]:
             if parts.scheme or parts.netloc:
                 continue
             target = file if not parts.path else Path(os.path.normpath(file.parent / unquote(parts.path)))
+            anchor = unquote(parts.fragment)
             if not target.is_file():
                 found.append(f"{name}: {address} does not exist")
-            elif parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in read_page(target).anchors:
+            elif anchor and target.suffix == ".html" and anchor not in read_page(target).anchors:
                 found.append(f"{name}: {address}: the page has no such anchor")
     return list(dict.fromkeys(found))

@@ -71,7 +71,7 @@ def help_of(arguments: Sequence[str]) -> list[Help]:
     Raises:
         ValueError: the help has no frame with options, so this module does not understand it.
     """
-    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n")  # tyro draws frames where they can be encoded
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n")  # so that tyro can draw frames
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(WIDTH)
     try:
@@ -92,9 +92,7 @@ def _parse(printed: str) -> Help:
     usage, _, text = head.partition("\n\n")
     sections = [_section(title, body) for title, body in _FRAME.findall(printed)]
     paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
-    return Help(
-        " ".join(usage.removeprefix("usage: ").split()), "\n\n".join(filter(None, paragraphs)), sections
-    )
+    return Help(" ".join(usage.removeprefix("usage: ").split()), "\n\n".join(filter(None, paragraphs)), sections)
 
 
 def _section(title: str, body: str) -> Section:
@@ -125,8 +123,8 @@ def command_pages() -> Iterator[tuple[str, str]]:
             parts.append(_escaped(GROUPS[name]))
         for command in members:
             (shown,) = help_of([*command.split(), "--help"])
-            alone = command == name
-            parts += [*([] if alone else [f"## hdgan {command}"]), *_described(shown, 2 if alone else 3)]
+            level = 2 if command == name else 3
+            parts += ["" if level == 2 else f"## hdgan {command}", _head(shown), *_options(shown, level)]
         yield f"reference/commands/{name}.md", "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -134,8 +132,8 @@ def preset_pages() -> Iterator[tuple[str, str]]:
     """Path and Markdown of the pages of all presets, with all options of each."""
     rows = [f"| [`{name}`]({name}.md) | {_escaped(preset.__doc__ or '')} |" for name, preset in PRESETS.items()]
     about = (
-        "# Presets\n\nA preset is the configuration of a whole training. `hdgan-train PRESET` starts it, and every option "
-        "on the page of a preset changes one of its values. The pages show the values of the preset as defaults. "
+        "# Presets\n\nA preset is the configuration of a whole training. `hdgan-train PRESET` starts it, and every "
+        "option on the page of a preset changes one of its values. The pages show these values as defaults. "
         "[`hdgan train`](../commands/train.md) lists the short options, which change several values at once.\n\n"
     )
     yield "reference/presets/index.md", about + "\n".join(["| preset | |", "|---|---|", *rows]) + "\n"
@@ -143,8 +141,8 @@ def preset_pages() -> Iterator[tuple[str, str]]:
     for name in PRESETS:
         *_, shown = help_of(["train", name, "--help-all"])
         options = {option.invocation for section in shown.sections for option in section.options}
-        parts = [f"# Preset {name}", *_described(shown, 2, "general")]
-        if options in seen:  # the page of an earlier preset has the same options, so the search need not find them twice
+        parts = [f"# Preset {name}", _head(shown), *_options(shown, 2, "general")]
+        if options in seen:  # then the search finds the page of the earlier preset
             parts.insert(0, "---\nsearch:\n  exclude: true\n---")
         seen.append(options)
         yield f"reference/presets/{name}.md", "\n\n".join(filter(None, parts)) + "\n"
@@ -161,30 +159,34 @@ def _overview() -> str:
 def _train() -> str:
     """The page of `hdgan train`: the presets, and the options that all of them have."""
     shown, _ = help_of(["train", "demo", "--help-all"])
-    shown.usage = "hdgan-train [PRESET] [OPTIONS]\nhdgan-train --resume RUN [OPTIONS]"
-    shown.text = (
+    presets = (f"- [`{name}`](../presets/{name}.md): {_escaped(PRESETS[name].__doc__ or '')}" for name in PRESETS)
+    parts = [
+        "# hdgan train",
+        "```\nhdgan-train [PRESET] [OPTIONS]\nhdgan-train --resume RUN [OPTIONS]\n```",
         "Train a model. `hdgan train` is the same command as `hdgan-train`. Without a preset it trains the demo, whose "
         "values are the defaults below. These are the most common options. A long option of a "
-        "[preset](../presets/index.md) overrides a short one."
-    )
-    presets = "\n".join(f"- [`{name}`](../presets/{name}.md): {_escaped(PRESETS[name].__doc__ or '')}" for name in PRESETS)
-    head, *rest = _described(shown, 2)
-    return "\n\n".join(["# hdgan train", head, *rest[:1], "## presets", presets, *rest[1:]]) + "\n"
+        "[preset](../presets/index.md) overrides a short one.",
+        "## presets",
+        "\n".join(presets),
+        *_options(shown, 2),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
-def _described(shown: Help, level: int, first: str = "options") -> list[str]:
-    """Usage, text, and the options in sections, as blocks of Markdown."""
-    blocks = [f"```\n{shown.usage}\n```", *([] if not shown.text else [_linked(shown.text)])]
+def _head(shown: Help) -> str:
+    """The usage of a command, and what it is for."""
+    return f"```\n{shown.usage}\n```\n\n{_escaped(shown.text)}"
+
+
+def _options(shown: Help, level: int, first: str = "options") -> list[str]:
+    """The options in sections, as blocks of Markdown; the general ones are under the heading `first`."""
+    blocks = []
     for section in shown.sections:
         options = [option for option in section.options if option.invocation != "-h, --help"]
         if options:
             title = first if section.title == "options" else section.title
             blocks += [f"{'#' * level} {title}", _escaped(section.text), *(option.markdown() for option in options)]
     return [block for block in blocks if block]
-
-
-def _linked(text: str) -> str:
-    return _escaped(text) if "](" not in text else text
 
 
 def _escaped(text: str) -> str:

@@ -14,16 +14,20 @@ import docstring_parser
 ROOT = Path(__file__).parents[2]
 PLAIN = ("hdgan.losses", "hdgan.errors", "hdgan.data.windows", "hdgan.inference.tiled", "hdgan.inference.preview")
 """Public modules without `__all__`: their public names are the classes and functions that they define."""
-LAZY = {
+ELSEWHERE = {
     "hdgan.Pipeline": "hdgan.inference.Pipeline",
     "hdgan.load": "hdgan.inference.load",
     "hdgan.accelerate": "hdgan.acceleration.accelerate",
 }
-"""Names that `hdgan` imports on first use, and the names under which the reference describes them."""
+"""Names that the reference describes under other ones."""
 SECTIONS = {
-    "Trained models": ("hdgan", "hdgan.inference", "hdgan.inference.tiled", "hdgan.inference.preview", "hdgan.styles",
-                       "hdgan.export", "hdgan.hub", "hdgan.interop", "hdgan.interop.nvidia", "hdgan.interop.cyclegan"),
-    "Training and evaluation": ("hdgan.training", "hdgan.families", "hdgan.losses", "hdgan.evaluation", "hdgan.metrics"),
+    "Trained models": (
+        "hdgan", "hdgan.inference", "hdgan.inference.tiled", "hdgan.inference.preview", "hdgan.styles", "hdgan.export",
+        "hdgan.hub", "hdgan.interop", "hdgan.interop.nvidia", "hdgan.interop.cyclegan",
+    ),
+    "Training and evaluation": (
+        "hdgan.training", "hdgan.families", "hdgan.losses", "hdgan.evaluation", "hdgan.metrics",
+    ),
     "Data": ("hdgan.data", "hdgan.data.windows", "hdgan.scenes"),
     "Networks and ops": ("hdgan.models", "hdgan.nn", "hdgan.ops", "hdgan.acceleration", "hdgan.regions"),
     "Errors and files": ("hdgan.errors", "hdgan.files", "hdgan.weights"),
@@ -76,7 +80,7 @@ def module_page(module: str) -> str:
         parts.append("`hdgan.__version__` is the version of the installed package, as a string.")
     for kind, names in groups.items():
         if names:
-            parts += [f"## {kind}", _summary(module, names)]
+            parts += [f"## {kind}", *([_summary(module, names)] if kind != "Values" else [])]
             parts += [_entry(f"{module}.{name}", getattr(found, name)) for name in names]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -105,25 +109,34 @@ def _kind(value: Any) -> str:
 def _summary(module: str, names: list[str]) -> str:
     rows = ["| name | |", "|---|---|"]
     for name in names:
-        described = LAZY.get(f"{module}.{name}", f"{module}.{name}")
         sentence = _sentence(getattr(importlib.import_module(module), name)).replace("|", "\\|")
-        rows.append(f"| [`{name}`][{described}] | {sentence} |")
+        rows.append(f"| [`{name}`][{described_as(f'{module}.{name}')}] | {sentence} |")
     return "\n".join(rows)
 
 
 def _sentence(value: Any) -> str:
-    """The first paragraph of what a docstring says about a class, function or module; empty for values."""
-    if _kind(value) == "Values":
-        return ""
+    """The first paragraph of the docstring of a class, function or module."""
     doc = docstring_parser.parse(inspect.getdoc(value) or "")
     return " ".join((doc.short_description or "").split())
 
 
+def described_as(name: str) -> str:
+    """The name by which the reference, and links to it, find a public name.
+
+    A function that has the name of its module, such as `hdgan.ops.avg_pyramid`, is found by its place in it.
+    """
+    name = ELSEWHERE.get(name, name)
+    module, _, own = name.rpartition(".")
+    value = getattr(importlib.import_module(module), own)
+    hidden = not inspect.ismodule(value) and (ROOT / Path(*name.split("."))).with_suffix(".py").is_file()
+    return f"{value.__module__}.{own}" if hidden else name
+
+
 def _entry(name: str, value: Any) -> str:
     """The directive that describes a name, unless it is described under another one."""
-    if name in LAZY:
+    if name in ELSEWHERE:
         return ""
-    lines = [f"::: {name}", "    options:", "      heading_level: 3"]
+    lines = [f"::: {described_as(name)}", "    options:", "      heading_level: 3", f"      heading: {name}"]
     if _kind(value) == "Values" and not isinstance(value, str):
         lines.append("      show_attribute_values: false")
     return "\n".join(lines)

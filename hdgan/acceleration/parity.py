@@ -67,6 +67,7 @@ class Parity:
 
     @property
     def passed(self) -> bool:
+        """Whether the difference is within what was allowed, and nothing else was wrong."""
         return not self.fault and self.difference <= self.allowed
 
     def __str__(self) -> str:

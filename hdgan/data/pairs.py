@@ -146,7 +146,16 @@ class Pair:
         return arrays
 
     def check_labels(self, label: np.ndarray | None, n_labels: int | None, dontcare: int | None) -> None:
-        """Raise DataError unless every label is in [0, n_labels) or `dontcare`. None accepts anything."""
+        """Refuse a label map with labels that are neither in [0, n_labels) nor `dontcare`.
+
+        Args:
+            label: [H, W] integer, or None for a sample without.
+            n_labels: number of classes; None accepts anything.
+            dontcare: label of pixels that belong to no class, or None.
+
+        Raises:
+            DataError: another label occurs; the message names the file and the label.
+        """
         if label is None or n_labels is None or (label.min() >= 0 and label.max() < n_labels):
             return
         outside = (label < 0) | (label >= n_labels)

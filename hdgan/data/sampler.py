@@ -154,13 +154,20 @@ def make_loader(
     pin_memory: bool = False,
     multiprocessing_context: str | None = None,
 ) -> StreamLoader:
-    """Load the stream of `StreamSampler` (see there for start, stop, batch, seed, rank, world and shuffle).
+    """Load the samples in the order of a `StreamSampler`.
 
     One pass over the loader is the whole stream, so workers start once and end with it. For validation, shuffle=False,
     stop=len(dataset) and batch=1 give each sample once, in order.
 
     Args:
         dataset: The samples.
+        stop: Position where the stream ends.
+        start: First position.
+        batch: Samples per batch on each rank.
+        seed: Seed of the permutations.
+        rank: This process.
+        world: Number of processes.
+        shuffle: False shows every epoch in the order of the dataset.
         workers: Processes that read ahead; 0 reads in this process, None chooses, see `suggested_workers`.
         pin_memory: Put batches into page-locked memory, for copies to a GPU that do not block.
         multiprocessing_context: How workers start: "fork", "spawn" or "forkserver"; None takes Python's default.

@@ -80,6 +80,7 @@ def apply_to_map(values: np.ndarray, geometry: Geometry) -> np.ndarray:
 
     Args:
         values: [H, W] of any type, H and W those of `geometry.source`.
+        geometry: From `sample_geometry`.
 
     Returns:
         [H, W] of the same type, H and W those of `geometry.size`; a view of `values` where nothing is scaled or
@@ -128,6 +129,8 @@ def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bic
 
     Args:
         values: [H, W, C] uint8, uint16 or float32.
+        geometry: From `sample_geometry`.
+        filter: Used where it is scaled.
 
     Returns:
         [H, W, C] of the same type; uint16 is rounded and limited to its range.

@@ -259,7 +259,11 @@ class Pipeline:
         return Styles({id: styles.instances.get(id, whole[id]) for id in classes}, self.encoder_id)
 
     def require_variant(self, variant: int) -> None:
-        """Raise ConfigError if the model does not generate so many images of an input, counted from 0."""
+        """Refuse a number of an image, counted from 0, of which the model does not generate so many for an input.
+
+        Raises:
+            ConfigError: there is no such image.
+        """
         most = self.config.variants
         if variant < 0 or (most is not None and variant >= most):
             raise ConfigError(
@@ -268,7 +272,11 @@ class Pipeline:
             )
 
     def require_batch(self, size: int) -> None:
-        """Raise ConfigError if `stream` cannot generate so many images at once."""
+        """Refuse a number of images that `stream` cannot generate at once.
+
+        Raises:
+            ConfigError: the size is less than 1, or more than 1 for a model whose images depend on their batch.
+        """
         if size < 1:
             raise ConfigError(f"{option('batch_size')} is {size}: give 1 or more")
         if size > 1 and not self.config.batchable:
@@ -278,13 +286,27 @@ class Pipeline:
             )
 
     def check(self, seed: int | None, variant: int) -> None:
-        """Raise ConfigError if a call cannot have this seed or variant."""
+        """Refuse a seed or a variant that a call cannot have.
+
+        Raises:
+            ConfigError: the seed is negative, or the model does not generate so many images of an input.
+        """
         self.require_variant(variant)
         if seed is not None and seed < 0:
             raise ConfigError(f"seed is {seed}: give 0 or more")
 
     def given(self, maps: Maps, photo: ImageSource | None, styles: Styles | Sequence[Styles] | None) -> Given:
-        """What an image is made of: label, ids and image of the maps, and features [B, feature_channels, H, W]."""
+        """What an image is made of: label, ids and image of the maps, and features [B, feature_channels, H, W].
+
+        Args:
+            maps: of the image.
+            photo: whose styles the image takes, of the same size; None takes them from `styles`, or the means.
+            styles: of the instances, one for all images of the batch or one for each; None without.
+
+        Raises:
+            ConfigError: photo and styles are both given, or the model cannot take them, or it has no mean styles.
+            DataError: the photo cannot be read, or does not have the size of the maps.
+        """
         if photo is not None and styles is not None:
             raise ConfigError("both a photo and styles are given: give only one of them")
         features = None
@@ -313,6 +335,7 @@ class Pipeline:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
+        """Run what is inside with the precision of this pipeline."""
         dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=self.precision != "float32"), reusing(self._casts):
             yield

@@ -59,7 +59,8 @@ class PatchDiscriminator(nn.Module):
         self.norms = nn.ModuleList(make_norm(norm, width) for width in widths[2:-1])
 
     def context(self, condition: NetworkInput) -> Tensor:
-        """What the first convolution makes of the condition, the leading channels of its input: without bias.
+        """What the first convolution makes of the condition, the leading channels of its input: without bias,
+        [B, ndf, h, w].
 
         A first convolution that is not plain has to be called for condition and image at once; so the condition itself.
         """

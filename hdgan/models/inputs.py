@@ -47,7 +47,7 @@ class LabelInput(NamedTuple):
     def dense(
         self, dtype: torch.dtype = torch.float32, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Tensor:
-        """The tensor which this stands for."""
+        """The tensor which this stands for, [B, channels, H, W]."""
         planes = pooled_planes(self.planes, self.level, self.window, dtype, memory_format)
         return planes if self.features is None else torch.cat([planes, self.features.to(dtype)], dim=1)
 

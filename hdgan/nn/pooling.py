@@ -32,7 +32,7 @@ class AvgPyramid(nn.Module):
         self.levels = levels
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """x and its smaller levels, finest first."""
+        """x [B, C, H, W] and its smaller levels, finest first."""
         return avg_pyramid(x, self.levels)
 
     def extra_repr(self) -> str:
@@ -57,5 +57,5 @@ class InstanceMean(nn.Module):
     """
 
     def forward(self, x: Tensor, ids: Tensor | InstanceIndex) -> Tensor:
-        """The mean of each pixel's instance."""
+        """The mean of each pixel's instance: x [B, C, H, W] and ids [B, H, W] give [B, C, H, W]."""
         return instance_mean(x, ids)

@@ -167,7 +167,11 @@ def label_planes(
     """Encode a label map as `encode_labels` does, without making the planes: one code per pixel stands for all of them.
 
     Args:
-        label, ids, n_labels, dontcare: as of `encode_labels`. A bool map in the place of `ids` is the boundary plane.
+        label: [B, H, W] or [B, 1, H, W], any integer dtype.
+        ids: instance ids in the same shapes; or a bool map, which is the boundary plane itself; or None for no boundary
+            plane.
+        n_labels: number of classes.
+        dontcare: label that belongs to no class, or None.
         backend: implementation by name; None chooses.
 
     Returns:

@@ -21,7 +21,15 @@ TORCH_PAD_MODES = {"reflect": "reflect", "zero": "constant", "replicate": "repli
 
 
 def pad2d(x: Tensor, pad: int, mode: PadMode) -> Tensor:
-    """Pad all four sides of x [B, C, H, W] by `pad` pixels.
+    """Pad all four sides of an image.
+
+    Args:
+        x: [B, C, H, W].
+        pad: pixels that are added to each side.
+        mode: how they are filled: reflect, zero or replicate.
+
+    Returns:
+        [B, C, H + 2 pad, W + 2 pad].
 
     Raises:
         ValueError: there is no such mode.

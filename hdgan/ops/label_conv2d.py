@@ -286,12 +286,13 @@ def label_conv2d(
             None for no boundary plane. It must be None where `label` is `LabelPlanes`, and so must `dontcare`.
         weight: [C_out, n_labels (+ 1 with boundaries), k, k], as a dense convolution has it.
         stride: of the convolution.
-        padding: pixels that are added to each side, by `pad_mode`: reflect, zero or replicate.
+        padding: pixels that are added to each side.
+        pad_mode: how they are filled: reflect, zero or replicate.
         levels: how often the planes are halved by average pooling first.
         window: side of the pooling: 3 for that of `avg_pyramid`, 2 for AvgPool2d(2), which drops an odd last row.
         dontcare: label that belongs to no class, or None.
         dtype: of the result, floating point; None is autocast's where it is active and `weight` is not float64, or that
-                of `weight`.
+            of `weight`.
         backend: implementation by name; None chooses.
 
     Returns:

@@ -30,10 +30,12 @@ class Box(NamedTuple):
 
     @property
     def rows(self) -> Span:
+        """From the first row to the end of the rows."""
         return self.top, self.bottom
 
     @property
     def columns(self) -> Span:
+        """From the first column to the end of the columns."""
         return self.left, self.right
 
     @property

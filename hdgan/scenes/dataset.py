@@ -82,8 +82,8 @@ def ensure_scenes(
 
     Args:
         config: Size, number and seed of the scenes; the same gives the same pixels with the same numpy and Pillow.
-        cache: Where the folder is kept; None uses the variable HDGAN_CACHE, else the user's cache folder. progress:
-        Called with the number of scenes drawn and their total after each scene.
+        cache: Where the folder is kept; None uses the variable HDGAN_CACHE, else the user's cache folder.
+        progress: Called with the number of scenes drawn and their total after each scene.
 
     Raises:
         HdganError: the cache cannot be written.

@@ -82,7 +82,8 @@ def render_scene(seed: int, split: str, index: int, width: int, height: int) -> 
         seed: Any integer from 0.
         split: For example "train" or "test"; scenes of different splits have nothing in common.
         index: Number of the scene in its split, from 0.
-        width, height: Pixels, 16 to 4096 each.
+        width: Pixels, 16 to 4096.
+        height: Pixels, 16 to 4096.
 
     Raises:
         ConfigError: a size, seed or index out of range.

@@ -33,7 +33,15 @@ class AdversarialModel(ImageModel):
         return self.discriminator.context(condition)
 
     def discriminate(self, context: Sequence[Tensor], image: Tensor) -> list[list[Tensor]]:
-        """D(condition, image): per scale, finest first, the features of every layer and last the score."""
+        """Run D on a condition and an image.
+
+        Args:
+            context: of the condition, from `context`.
+            image: [B, image_channels, H, W] in [-1, 1].
+
+        Returns:
+            For each scale, finest first, the features [B, C, h, w] of every layer and last the score [B, 1, h, w].
+        """
         assert self.discriminator is not None
         require_channels(self, "image", image, self.config.image_channels)
         return self.discriminator(image.to(context[0].dtype), context)

@@ -81,10 +81,13 @@ class StageConfig:
         """
 
     def check_schedule(self, place: str) -> None:
-        """Refuse a learning rate that would fall before it has risen; raises ConfigError.
+        """Refuse a learning rate that would fall before it has risen.
 
         Args:
             place: of the stage in the config, such as `stages.global`.
+
+        Raises:
+            ConfigError: warmup and decay overlap.
         """
         if self.schedule != "constant" and self.warmup + self.decay > 1:
             raise ConfigError(

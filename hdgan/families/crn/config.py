@@ -41,6 +41,7 @@ class CRNConfig(ModelConfig):
 
     @property
     def variants(self) -> int:
+        """Number of different images that a model generates of one input."""
         return self.n_images
 
     @property
@@ -52,4 +53,5 @@ class CRNConfig(ModelConfig):
 
     @property
     def growth(self) -> dict[str, int]:
+        """The number of modules, which a run may add from stage to stage."""
         return {"module": len(self.widths)}

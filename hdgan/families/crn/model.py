@@ -33,7 +33,16 @@ class CRN(ImageModel):
         return self.generator(condition).unflatten(1, (self.config.n_images, self.config.image_channels))
 
     def generate(self, condition: NetworkInput, features: Tensor | None = None, variant: int = 0) -> Tensor:
-        """One of the images of a condition, [B, image_channels, H, W] in [-1, 1]."""
+        """Generate one of the images of a condition.
+
+        Args:
+            condition: [B, condition_channels, H, W].
+            features: None, since CRN has none.
+            variant: number of the image, from 0 to n_images - 1.
+
+        Returns:
+            [B, image_channels, H, W] in [-1, 1].
+        """
         channels = self.config.image_channels
         return self.generator(condition)[:, variant * channels : (variant + 1) * channels].clamp(-1, 1)
 
