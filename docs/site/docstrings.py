@@ -1,29 +1,15 @@
-"""An extension of Griffe for docstrings that describe several parameters at once, as in `height, width: in pixels.`
-
-The reference describes each of them on its own, with its type.
-"""
+"""Docstrings that describe several parameters at once, as in `height, width: in pixels.`"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import griffe
 
 _TOGETHER = re.compile(r"^( +)(\w+(?:, \w+)+): (.*(?:\n\1 +\S.*)*)", re.MULTILINE)
 _ARGUMENTS = re.compile(r"^Args:(?:\n(?: .*)?)+", re.MULTILINE)
 
 
-class OneByOne(griffe.Extension):
-    """Gives each of the parameters an entry of its own."""
-
-    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        if obj.docstring is not None:
-            obj.docstring.value = separated(obj.docstring.value)
-
-
 def separated(docstring: str) -> str:
-    """The docstring with an entry for each parameter."""
+    """The docstring with an entry for each parameter, so that the reference can show its type."""
     return _ARGUMENTS.sub(lambda section: _TOGETHER.sub(_one_by_one, section[0]), docstring)
 
 

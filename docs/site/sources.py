@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from docs.site.commands import command_pages, preset_pages
-from docs.site.python import python_pages
+from docs.site.python import page_of, public_modules, python_pages
+from hdgan.commands.main import COMMANDS
+from hdgan.training import PRESETS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -41,6 +43,16 @@ def pages() -> Iterator[tuple[str, str]]:
     yield from python_pages()
     yield from command_pages()
     yield from preset_pages()
+
+
+def reference_paths() -> list[str]:
+    """The paths of the pages of the reference, for which nothing has to be rendered."""
+    commands = ["index", "train", *dict.fromkeys(command.split()[0] for command in COMMANDS)]
+    return [
+        *("reference/python/index.md", *map(page_of, public_modules())),
+        *(f"reference/commands/{name}.md" for name in commands),
+        *(f"reference/presets/{name}.md" for name in ("index", *PRESETS)),
+    ]
 
 
 def written_pages() -> dict[Path, str]:

@@ -1,0 +1,47 @@
+"""The pages of the site, their links and their places in the navigation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from docs.site.commands import command_pages, preset_pages
+from docs.site.python import python_pages
+from docs.site.sources import DOCS, FROM_ROOT, ROOT, reference_paths, relinked, write_sources, written_pages
+
+
+def test_links_lead_to_where_the_site_has_the_files() -> None:
+    def in_readme(text: str) -> str:
+        return relinked(text, ROOT / "README.md", "readme.md")
+
+    assert in_readme("[a](docs/large.md#x) [b](CHANGELOG.md)") == "[a](large.md#x) [b](changelog.md)"
+    assert in_readme("![a [b]](docs/demo.png)") == "![a [b]](demo.png)"
+    assert in_readme("[a](https://b.c/d.md) [e](#f)") == "[a](https://b.c/d.md) [e](#f)"
+    assert in_readme("[`a`](hdgan/losses.py)") == "`a`"
+    assert in_readme("`[a](docs/large.md)`\n```\n[a](docs/large.md)\n```\n").count("docs/large.md") == 2
+    page = relinked("[a](../../README.md#b) [c](../design.md)", DOCS / "how-to" / "add-an-op.md", "how-to/add-an-op.md")
+    assert page == "[a](../readme.md#b) [c](../design.md)"
+
+
+def test_the_paths_of_the_reference_are_those_of_its_pages() -> None:
+    pages = [path for pages in (python_pages(), command_pages(), preset_pages()) for path, _ in pages]
+    assert sorted(pages) == sorted(reference_paths())
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = re.findall(r"([\w./-]+\.md)", navigation)
+    assert sorted(listed) == sorted([*written_pages().values(), *reference_paths()])
+
+
+def test_sources_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("docs.site.sources.pages", lambda: [("a/b.md", "text")])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old.md").touch()
+    write_sources(tmp_path / "out")
+    names = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert {"a/b.md", "demo.png", "site/extra.css", "site/iframe-worker.js", "LICENSE"} <= names
+    assert "old.md" not in names
+    assert set(FROM_ROOT) == {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
