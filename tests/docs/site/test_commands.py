@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from docs.site.commands import Option, command_pages, help_of, preset_pages
+from docs.site.python import python_pages
+from docs.site.sources import reference_paths
 from hdgan.commands.main import COMMANDS
 from hdgan.config.serialization import to_plain
 from hdgan.training import PRESETS
@@ -19,6 +21,7 @@ def pages() -> dict[str, str]:
 
 
 def test_every_command_and_preset_has_a_place(pages: dict[str, str]) -> None:
+    assert sorted([*pages, *(path for path, _ in python_pages())]) == sorted(reference_paths())
     for command in COMMANDS:
         assert f"hdgan {command} [-h]" in pages[f"reference/commands/{command.split()[0]}.md"]
     assert {f"reference/presets/{name}.md" for name in PRESETS} <= set(pages)
