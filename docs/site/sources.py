@@ -15,9 +15,14 @@ from hdgan.training import PRESETS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-FROM_ROOT = {"README.md": "readme.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+FROM_ROOT = {
+    "README.md": "readme.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "examples/README.md": "examples/index.md",
+}
 """Files of the repository that are pages of the site, and their names there."""
-BESIDE = ("LICENSE", "CITATION.cff")
+BESIDE = ("LICENSE", "CITATION.cff", "examples/*.ipynb", "examples/*.jpg", "examples/*.py")
 """Files of the repository that pages link to, which are copied as they are."""
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"(^```.*?^```[ \t]*$|`[^`\n]*\]\([^`\n]*`)", re.MULTILINE | re.DOTALL)
@@ -34,6 +39,13 @@ def write_sources(out: Path) -> None:
     for source, name in _files():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, out / name)
+
+
+def write_changed(out: Path, since: float) -> None:
+    """Write again what people have changed since a time, in seconds since the epoch."""
+    for source, name in written_pages().items():
+        if source.stat().st_mtime >= since:
+            (out / name).write_text(relinked(source.read_text(encoding="utf-8"), source, name), encoding="utf-8")
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -94,5 +106,6 @@ def _files() -> Iterator[tuple[Path, str]]:
     for source in sorted(DOCS.rglob("*")):
         if source.suffix in (".png", ".svg", ".jpg", ".css", ".js"):
             yield source, source.relative_to(DOCS).as_posix()
-    for name in BESIDE:
-        yield ROOT / name, name
+    for pattern in BESIDE:
+        for source in sorted(ROOT.glob(pattern)):
+            yield source, source.relative_to(ROOT).as_posix()
