@@ -30,7 +30,7 @@ commands:
   edit       edit label maps, objects and styles in a web page
   styles     find and show the styles of instances
   evaluate   score runs on held-out images, side by side
-  data       check a dataset, or pack it for fast reading
+  data       convert or check a dataset, or pack it for fast reading
   convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix, or write a run as one file
   export     write a model as a program for ONNX Runtime or for PyTorch alone
   push       upload a model with its card to the Hugging Face Hub
@@ -56,6 +56,8 @@ COMMANDS = {
     "evaluate": "hdgan.commands.evaluate:evaluate",
     "data check": "hdgan.commands.data:check",
     "data pack": "hdgan.commands.data:pack",
+    "data convert": "hdgan.commands.data_convert:convert",
+    "data palette": "hdgan.commands.data_convert:palette",
     "convert": "hdgan.commands.convert:convert",
     "export": "hdgan.commands.export:export",
     "push": "hdgan.commands.push:push",
@@ -74,7 +76,7 @@ SHARED = ("train", "generate", "video", "styles encode", "evaluate", "data check
 GROUPS = {
     "styles": "Find and show the styles of instances: first encode, then cluster; after that `hdgan generate --styles "
     "random` chooses among them.",
-    "data": "",
+    "data": "Datasets: first convert what you have, then check it; pack makes it faster to read.",
 }
 """Commands that need a subcommand, and the first sentence of their help."""
 

@@ -17,6 +17,14 @@ _SYSTEM = frozenset(
     ("@eadir", "__macosx", "lost+found", "#recycle", "@recycle", "$recycle.bin", "system volume information")
 )
 
+PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo", "jpegimages", "rgb")
+LABEL_FOLDERS = (
+    "labels", "label", "masks", "mask", "annotations", "annotation", "segmentations", "segmentation", "label_maps",
+    "segmentationclass",
+)  # fmt: skip
+INSTANCE_FOLDERS = ("instances", "instance", "inst", "instance_maps", "segmentationobject")
+"""Names, in lower case, that other programs give to the folders of a dataset's parts."""
+
 
 def _refuse(error: OSError) -> NoReturn:
     raise DataError(f"{error.filename} cannot be read ({error.strerror}); make it readable, or move it away") from error

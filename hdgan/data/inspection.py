@@ -30,6 +30,7 @@ ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of the task, the number of pairs done, and their total number."""
 ROUND = 64
 """Pairs that each process reads before all exchange what they have found."""
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
@@ -168,12 +169,12 @@ def inspect(
 
 
 def in_threads(
-    function: Callable[[Pair], _Result], pairs: Sequence[Pair], threads: int | None = None
+    function: Callable[[_Item], _Result], items: Sequence[_Item], threads: int | None = None
 ) -> Iterator[_Result]:
-    """Map over pairs in their order. Reading and decoding release the interpreter's lock, so threads are enough."""
+    """Map over items in their order. Reading and decoding release the interpreter's lock, so threads are enough."""
     pool = ThreadPoolExecutor(threads or min(8, own_cores()))
     try:
-        yield from pool.map(function, pairs)
+        yield from pool.map(function, items)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hdgan.data.config import Size
-from hdgan.data.folders import images_in, subfolders_of
+from hdgan.data.folders import LABEL_FOLDERS, PHOTO_FOLDERS, images_in, subfolders_of
 from hdgan.data.headers import read_header, require_input
 from hdgan.data.images import read_input, require_unit_range, to_photo
 from hdgan.data.layouts import layouts
@@ -16,12 +16,7 @@ from hdgan.errors import DataError
 
 # Folders by which other programs distinguish the halves of pairs, and the suffixes of hdgan's own folders for them.
 _FOREIGN = (
-    (
-        ("images", "image", "imgs", "img", "photos", "photo"),
-        ("labels", "label", "masks", "mask", "annotations", "segmentation", "segmentations"),
-        "_img",
-        "_label",
-    ),
+    (PHOTO_FOLDERS, LABEL_FOLDERS, "_img", "_label"),
     (("a", "input", "inputs", "source"), ("b", "output", "outputs", "target", "targets"), "_A", "_B"),
 )
 
@@ -91,7 +86,7 @@ def _renaming(parent: Path, first: str, second: str, *suffixes: str) -> str:
     return (
         f"{parent} contains {first} and {second}, which hdgan does not recognise as pairs: name the folders of a "
         f"phase {one} and {other} (or <phase>{suffixes[0]} and <phase>{suffixes[1]}){images}, and give both files of "
-        "a pair the same name"
+        "a pair the same name; `hdgan data convert` writes such folders"
     )
 
 

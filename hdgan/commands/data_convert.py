@@ -1,0 +1,187 @@
+"""`hdgan data convert` and `hdgan data palette`: datasets of other arrangements and programs to hdgan's folders."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from hdgan.config.bounds import Labels
+from hdgan.config.options import typed_as
+from hdgan.config.serialization import check_value
+from hdgan.data.class_file import write_classes
+from hdgan.data.conversion import (
+    ConversionOptions,
+    ConversionReport,
+    FormatName,
+    convert_dataset,
+    count_colors,
+)
+from hdgan.data.conversion.converting import INEXACT
+from hdgan.errors import ConfigError, DataError
+from hdgan.files import require_no_file
+from hdgan.progress import print_lines, showing_progress
+from hdgan.wording import count
+
+_PRESET_WIDTH = 1024
+"""The width to which the suggested preset scales."""
+
+
+def convert(
+    source: Path,
+    /,
+    *,
+    out: Path,
+    format: FormatName | Literal["auto"] = "auto",
+    photos: Path | None = None,
+    classes: Path | None = None,
+    dontcare: str | None = None,
+    nearest: int | None = None,
+    background: str | None = None,
+    stuff: tuple[str, ...] = (),
+    line_width: int | None = None,
+    labels_in: Literal["A", "B"] | None = None,
+    skip_unpaired: bool = False,
+    val_fraction: float | None = None,
+    val_list: Path | None = None,
+    link: bool = False,
+) -> int:
+    """Convert a dataset to the folders train_label, train_inst, train_img and val_*, which training reads.
+
+    Photos are copied as they are. Label maps become PNGs of 8 or 16 bits and instance maps PNGs of 16 bits or TIFFs of
+    32 bits. The classes are written to classes.csv. OUT appears when all of it is there. Until then samples are written
+    to OUT.partial, where a repeat of the command continues.
+
+    - colors: a folder of photos (images) and one of label maps (labels) whose colours are classes; `hdgan data palette`
+      makes the list of classes
+    - images-labels: the same, with label maps whose pixels are labels, and perhaps instance maps (instances)
+    - coco-panoptic: panoptic_*.json and its PNGs
+    - labelme: a JSON file of LabelMe for each photo
+    - cvat: annotations.xml of CVAT for images 1.1
+    - train-ab: trainA and trainB, paired by name, which become train_A and train_B
+
+    Args:
+        source: Folder of the dataset, or its annotation file.
+        out: Folder to write.
+        format: One of the formats above; auto recognises it.
+        photos: Folder of the photos, if it is not in SOURCE.
+        classes: classes.csv with the columns label, name and color; for colors it says which colour is which class.
+        dontcare: Name or label of a class whose pixels belong to no class.
+        nearest: Accept colours at most so far from that of a class, as a distance in RGB; by default all must be exact.
+        background: Name of label 0, which is what no shape covers; by default background, for COCO unlabeled.
+        stuff: Classes without instances, whose shapes are joined.
+        line_width: Width in pixels of lines and points, which have no area; 0 leaves them out.
+        labels_in: Side of A-to-B pairs that is label maps rather than images.
+        skip_unpaired: Leave out files without a partner instead of refusing them.
+        val_fraction: Share of the samples that is kept for validation, by the hashes of their names; by default 0.1. It
+            applies to sources without folders for train and val.
+        val_list: Text file with the names of the samples for validation, instead of a share.
+        link: Make hard links to the photos instead of copies.
+
+    Returns:
+        Exit status 0.
+    """
+    console = Console(stderr=True)
+    with typed_as(), showing_progress(console) as progress:
+        require_no_file(out)
+        options = ConversionOptions(
+            source, photos, classes, dontcare, nearest, background, stuff, line_width, labels_in, skip_unpaired,
+            val_fraction, val_list,
+        )  # fmt: skip
+        chosen = None if format == "auto" else format
+        say = partial(print_lines, console)
+        report = convert_dataset(options, out, chosen, link=link, say=say, progress=progress)
+    _print_report(report, Console())
+    return 0
+
+
+def palette(folder: Path, /, *, out: Path, top: int | None = None) -> int:
+    """List the colours of label maps as a classes.csv, in which you then name the classes.
+
+    The colours of all pixels are counted exactly. The most frequent one gets label 0. Edit the names, and the labels if
+    their order matters, before `hdgan data convert` reads the file.
+
+    Args:
+        folder: Folder of a dataset, or of its label maps.
+        out: CSV file to write, with the columns label, name and color.
+        top: Keep so many of the most frequent colours, where blurred edges or JPEG have added others.
+
+    Returns:
+        Exit status 0.
+    """
+    console = Console(stderr=True)
+    with typed_as(), showing_progress(console) as progress:
+        if os.path.lexists(out):
+            raise ConfigError(f"--out {out} exists: choose another, or remove it")
+        check_value(Labels | None, top or None, "top")
+        if top == 0:
+            raise ConfigError("--top is 0: give the number of classes")
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder: give the folder of the dataset or of its label maps")
+        counted = count_colors(folder, top, progress)
+        write_classes(out, counted.spec)
+    total = sum(counted.pixels) + counted.left_out
+    table = Table("label", "name", "color", "share %", box=None)
+    for label, (name, color) in enumerate(zip(counted.spec.classes, counted.spec.css_colors, strict=True)):
+        table.add_row(str(label), name, color, f"{100 * counted.pixels[label] / total:.3f}")
+    console = Console()
+    console.print(table)
+    rest = f"; other colours have {100 * counted.left_out / total:.3f} % of the pixels" if counted.left_out else ""
+    print_lines(
+        console,
+        f"{out}: {count(counted.spec.n_labels, 'colour')} of {count(counted.files, 'label map')}{rest}; name the "
+        f"classes in it, then use it: hdgan data convert {shlex.quote(str(folder))} --classes {shlex.quote(str(out))} "
+        "--out OUT",
+    )
+    return 0
+
+
+def _print_report(report: ConversionReport, console: Console) -> None:
+    """Print the classes and their shares, what was written, and the command that trains on it."""
+    summary, say = report.summary, partial(print_lines, console)
+    if report.spec is not None:
+        console.print(_class_table(report))
+    if summary.inexact:
+        say(
+            f"{count(summary.inexact, 'pixel')} had a colour that was not exactly that of a class; {INEXACT} counts "
+            "them by sample"
+        )
+    if summary.dontcare is not None and report.spec is not None and summary.dontcare >= report.spec.n_labels:
+        say(f"label {summary.dontcare} is taken to belong to no class")
+    kept = f", {report.kept} of them already converted" if report.kept else ""
+    say(f"{report.out}: {' and '.join(f'{n} {phase}' for phase, n in summary.samples.items())} samples{kept}")
+    say(f"train: {training_command(report)}")
+
+
+def training_command(report: ConversionReport) -> str:
+    """The command that trains on a converted dataset."""
+    summary = report.summary
+    words = ["hdgan-train", "cityscapes-512p" if summary.n_labels else "pairs", "--data.root", str(report.out)]
+    if summary.n_labels:
+        words += ["--n-labels", str(summary.n_labels)]
+        words += [] if summary.dontcare is None else ["--dontcare", str(summary.dontcare)]
+        words += [] if summary.instances else ["--no-instances"]
+        words += [] if summary.divisor == 1000 else ["--data.instance-divisor", str(summary.divisor)]
+        words += ["--size", str(summary.width)] if summary.width < _PRESET_WIDTH else []
+    return shlex.join(words)
+
+
+def _class_table(report: ConversionReport) -> Table:
+    assert report.spec is not None
+    summary = report.summary
+    table = Table("label", "name", "color", "share %", "images", box=None)
+    total = sum(summary.pixels.values())
+    named = dict(enumerate(zip(report.spec.classes, report.spec.css_colors, strict=True)))
+    for label in sorted(named.keys() | set(map(int, summary.pixels))):
+        name, color = named.get(label, ("", ""))
+        name += " (no class)" if label == summary.dontcare else ""
+        pixels, images = summary.pixels.get(str(label), 0), summary.images.get(str(label), 0)
+        table.add_row(str(label), name.strip(), color, f"{100 * pixels / total:.3f}", str(images))
+    for column in (table.columns[0], *table.columns[3:]):
+        column.justify = "right"
+    return table

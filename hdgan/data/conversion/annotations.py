@@ -1,0 +1,82 @@
+"""What formats with annotation files share: finding these files, and turning shapes into samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hdgan.config.options import option
+from hdgan.data.class_file import CLASS_FILE
+from hdgan.data.config import Size
+from hdgan.data.conversion.class_names import divisor_of, dontcare_of, label_of, stuff_labels
+from hdgan.data.conversion.finding import require_stems
+from hdgan.data.conversion.shapes import DrawnShape, draw_maps, most_instances
+from hdgan.data.conversion.source import DIVISOR, ConversionOptions, RawDataset, RawSample
+from hdgan.data.spec import DatasetSpec
+from hdgan.errors import DataError
+
+SHAPE_OPTIONS = frozenset({"photos", "classes", "dontcare", "background", "stuff", "line_width"})
+"""The options that have an effect on formats of shapes."""
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """The shapes of one photo, in the order of drawing."""
+
+    stem: str
+    phase: str
+    file: Path
+    """The annotation file."""
+    photo: Path
+    size: Size
+    shapes: tuple[DrawnShape, ...]
+
+
+def annotation_files(source: Path, ending: str, *patterns: str) -> list[Path]:
+    """The annotation file that is the source itself, or those in the folder that fit one of the patterns, sorted."""
+    if source.is_file():
+        return [source] if source.suffix.lower() == ending else []
+    return sorted({file for pattern in patterns for file in source.glob(pattern) if file.is_file()})
+
+
+def no_area(where: str) -> DataError:
+    """The error for a line or point, which covers no area."""
+    return DataError(
+        f"{where} is a line or point, which covers no area: give {option('line_width')} to draw lines and points that "
+        f"many pixels wide, or {option('line_width')} 0 to leave them out"
+    )
+
+
+def shape_dataset(
+    images: Sequence[AnnotatedImage], spec: DatasetSpec, options: ConversionOptions, notes: Sequence[str]
+) -> RawDataset:
+    """The dataset whose maps are drawn from shapes.
+
+    Args:
+        images: All photos with their shapes.
+        spec: The classes; label 0 is what no shape covers.
+        options: `classes`, `dontcare` and `stuff` are used.
+        notes: For the user.
+
+    Raises:
+        DataError: a shape has a class that is not in `spec`, or two photos have one name.
+        ConfigError: an option names a class that is not in `spec`.
+    """
+    stuff = stuff_labels(options, spec)
+    instances = most_instances(image.shapes for image in images)
+    divisor = divisor_of(spec.n_labels, instances, DIVISOR)
+    samples = []
+    for image in images:
+        labels = [label_of(spec, shape.name, shape.where, options) for shape in image.shapes]
+        read = partial(draw_maps, image.shapes, labels, image.size, stuff, divisor)
+        samples.append(RawSample(image.stem, (image.file, image.photo), image.photo, read=read, phase=image.phase))
+    require_stems(samples)
+    return RawDataset(tuple(samples), spec, dontcare_of(options, spec), divisor, tuple(notes))
+
+
+def without_class(where: str) -> DataError:
+    """The error for a shape that has no class."""
+    return DataError(f"{where} has no class: name its class, as {CLASS_FILE} lists it, or remove the shape")
