@@ -13,7 +13,7 @@ from hdgan.config.options import option
 from hdgan.data.conversion.class_names import dontcare_of, given_classes
 from hdgan.data.conversion.finding import find_folders
 from hdgan.data.conversion.images_labels import first_map, open_folders
-from hdgan.data.conversion.labels import COLORS, ColorReader, css, is_colored, read_colors
+from hdgan.data.conversion.labels import ColorReader, css, is_colored, read_colors
 from hdgan.data.conversion.source import ConversionOptions, RawDataset, SourceFormat, listed
 from hdgan.data.folders import images_in
 from hdgan.data.inspection import ProgressCallback, in_threads, silent
@@ -30,6 +30,7 @@ class Colors(SourceFormat):
 
     name: ClassVar[str] = "colors"
     pattern: ClassVar[str] = "a folder of photos (images) and one of coloured label maps (labels)"
+    rank: ClassVar[int] = 1  # the folder of annotation files may be called like one of label maps
     uses: ClassVar[frozenset[str]] = frozenset({"photos", "classes", "dontcare", "nearest"})
 
     def fits(self, options: ConversionOptions) -> bool:
@@ -76,20 +77,19 @@ def count_colors(folder: Path, top: int | None = None, progress: ProgressCallbac
     files = sorted(file for each in folders for file in images_in(each))
     if not files:
         raise DataError(f"{folder} contains no {IMAGES}: give the folder of the label maps")
-    counts = np.zeros(COLORS, np.int64)
+    found, counts = np.zeros(0, np.uint32), np.zeros(0, np.int64)
     worst = (0, files[0])
     for done, (file, (colors, pixels)) in enumerate(zip(files, in_threads(_colors_of, files), strict=True), start=1):
-        counts[colors] += pixels
+        found, counts = _joined(found, counts, colors, pixels)
         worst = max(worst, (len(colors), file), key=lambda entry: entry[0])
         progress("colours", done, len(files))
-    found = np.flatnonzero(counts)
-    order = found[np.argsort(-counts[found], kind="stable")]
-    if top is None and len(order) > MOST_COLORS:
-        raise _too_many(folder, order, counts, worst)
-    kept = order[:top]
+    order = np.argsort(-counts, kind="stable")
+    found, counts = found[order], counts[order]
+    if top is None and len(found) > MOST_COLORS:
+        raise _too_many(folder, found, counts, worst)
+    kept, pixels = found[:top], counts[:top]
     palette = np.stack([kept >> 16, kept >> 8 & 255, kept & 255], axis=1).astype(np.uint8)
     spec = DatasetSpec(tuple(f"class {label}" for label in range(len(kept))), palette)
-    pixels = counts[kept]
     return CountedColors(spec, tuple(pixels.tolist()), int(counts.sum() - pixels.sum()), len(files))
 
 
@@ -98,13 +98,21 @@ def _colors_of(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(read_colors(file), return_counts=True)
 
 
-def _too_many(folder: Path, order: np.ndarray, counts: np.ndarray, worst: tuple[int, Path]) -> DataError:
+def _joined(*lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The colours of two lists, without repetition, and the sums of their pixels."""
+    found, inverse = np.unique(np.concatenate(lists[::2]), return_inverse=True)
+    sums = np.zeros(len(found), np.int64)
+    np.add.at(sums, inverse, np.concatenate(lists[1::2]))
+    return found, sums
+
+
+def _too_many(folder: Path, found: np.ndarray, counts: np.ndarray, worst: tuple[int, Path]) -> DataError:
     """The error for more colours than a dataset has classes."""
-    likely = likely_classes(counts[order])
-    shown = listed([css(int(color)) for color in order[:likely]], 4)
+    likely = likely_classes(counts)
+    shown = listed([css(int(color)) for color in found[:likely]], 4)
     cause = "is a JPEG, which changes colours" if worst[1].suffix.lower() in (".jpg", ".jpeg") else "has blurred edges"
     return DataError(
-        f"{folder}: its label maps have {len(order)} colours, which cannot all be classes: {worst[1]}, with {worst[0]} "
+        f"{folder}: its label maps have {len(found)} colours, which cannot all be classes: {worst[1]}, with {worst[0]} "
         f"colours, probably {cause}. Export the maps again as PNG without antialiasing. If that is impossible, give "
         f"{option('top')} with the number of classes (perhaps {likely}: {shown}), and convert with "
         "`hdgan data convert --nearest`"

@@ -68,7 +68,8 @@ def find_format(options: ConversionOptions) -> SourceFormat:
     Raises:
         DataError: none does, or several do.
     """
-    fits = [each for each in formats().values() if each.fits(options)]
+    fits = [each for each in formats().values() if each.rank == 0 and each.fits(options)]
+    fits = fits or [each for each in formats().values() if each.rank > 0 and each.fits(options)]
     if not fits:
         known = "; ".join(f"{each.name}: {each.pattern}" for each in formats().values())
         raise DataError(f"{options.source} has no known format. Known are {known}")
@@ -160,8 +161,8 @@ def _unchanged(out: Path, record: ConversionRecord, digest: str, n: int) -> Conv
     """
     if record.digest != digest:
         raise ConfigError(
-            f"{out} exists, but was converted with other options, or from files that have changed since: choose another "
-            f"{option('out')}, or remove it"
+            f"{out} exists, but was converted with other options, or from files that have changed since: choose "
+            f"another {option('out')}, or remove it"
         )
     spec = read_classes(out / CLASS_FILE) if record.summary.n_labels else None
     return ConversionReport(out, record.summary, spec, 0, n)

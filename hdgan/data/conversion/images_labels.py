@@ -27,6 +27,7 @@ class ImagesLabels(SourceFormat):
 
     name: ClassVar[str] = "images-labels"
     pattern: ClassVar[str] = "a folder of photos (images) and one of label maps (labels)"
+    rank: ClassVar[int] = 1  # the folder of annotation files may be called like one of label maps
     uses: ClassVar[frozenset[str]] = frozenset({"photos", "classes", "dontcare"})
 
     def fits(self, options: ConversionOptions) -> bool:

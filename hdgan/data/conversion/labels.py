@@ -16,8 +16,6 @@ from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 from hdgan.wording import count
 
-COLORS = 2**24
-"""Number of colours of 8 bits per channel."""
 _AT_ONCE = 2**14
 """Colours that are compared with the palette at a time."""
 
@@ -80,7 +78,7 @@ class ColorReader:
     _labels: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        labels = np.full(COLORS, -1, np.int32)
+        labels = np.full(2**24, -1, np.int16 if self.spec.n_labels < 2**15 else np.int32)
         for label, color in enumerate(self.spec.palette.astype(np.int64) @ [65536, 256, 1]):
             if labels[color] >= 0:
                 first, second = self.spec.classes[labels[color]], self.spec.classes[label]

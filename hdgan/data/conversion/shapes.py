@@ -21,6 +21,8 @@ from hdgan.errors import DataError
 
 _FAR = 2**20
 """No coordinate may be farther from the image's corner than that."""
+_ROUNDING = 1e-6
+"""A turned corner this close to a pixel lies in it."""
 
 Points = Sequence[tuple[float, float]]
 Corners = list[tuple[int, int]]
@@ -100,7 +102,8 @@ class DotsArea:
         def draw_dots(draw: ImageDraw.ImageDraw, points: Corners) -> None:
             low, high = (self.width - 1) // 2, self.width // 2
             for x, y in points:
-                draw.ellipse((x - low, y - low, x + high, y + high), fill=1)
+                box = x - low, y - low, x + high, y + high
+                draw.rectangle(box, fill=1) if self.width < 3 else draw.ellipse(box, fill=1)
 
         return _drawn(self.points, size, self.width, draw_dots)
 
@@ -214,7 +217,7 @@ def draw_maps(
 
 def _drawn(points: Points, size: Size, width: int, draw: Callable[[ImageDraw.ImageDraw, Corners], None]) -> Patch:
     """Draw into a mask just as large as the shape, or as its part in the image."""
-    whole = [(math.floor(x), math.floor(y)) for x, y in points]
+    whole = [(math.floor(x + _ROUNDING), math.floor(y + _ROUNDING)) for x, y in points]
     xs, ys = zip(*whole, strict=True)
     left, top = max(0, min(xs) - width), max(0, min(ys) - width)
     right, bottom = min(size[0], max(xs) + width + 1), min(size[1], max(ys) + width + 1)

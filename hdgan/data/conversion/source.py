@@ -112,6 +112,9 @@ class SourceFormat(ABC):
     uses: ClassVar[frozenset[str]]
     """The options of `ConversionOptions` that have an effect on it, besides `source` and those that all formats use."""
 
+    rank: ClassVar[int] = 0
+    """If a source is of several kinds, those of the lowest rank hide the others."""
+
     @abstractmethod
     def fits(self, options: ConversionOptions) -> bool:
         """Whether the source is of this kind. It is quick and looks at few files."""

@@ -82,6 +82,6 @@ def _named(samples: Sequence[RawSample], file: Path) -> set[str]:
         unknown += [] if options else [line]
     if unknown:
         raise DataError(
-            f"{file} names {listed(unknown)}, but the source has no such sample: correct the list, or leave the line out"
+            f"{file} names {listed(unknown)}, but the source has no such sample: correct the list, or remove the line"
         )
     return chosen

@@ -48,7 +48,8 @@ class TrainAB(SourceFormat):
             notes += require_paired(listing.orphans, options.skip_unpaired)
             for pair in listing.pairs:
                 a, b = pair.input, pair.photo
-                assert a is not None and b is not None
+                assert a is not None
+                assert b is not None
                 if reader is None:
                     samples.append(RawSample(pair.stem, (a, b), b, a, phase=phase))
                 else:
@@ -63,7 +64,7 @@ def _reader(
     """What reads the side of label maps: colours of the given classes, or labels."""
     spec = given_classes(options)
     side = 0 if options.labels_in == "A" else 1
-    folders = next(iter(phases.values()))
+    folders = phases.get("train") or next(iter(phases.values()))
     listing = match_folders({"input": folders[0], "photo": folders[1]})
     file = listing.pairs[0].input if side == 0 else listing.pairs[0].photo
     assert file is not None

@@ -66,7 +66,8 @@ class SampleWriter:
         return _written(sample, digest, names, (width, height), maps)
 
     def _write_images(self, sample: RawSample, digest: str) -> WrittenSample:
-        assert sample.input is not None and sample.photo is not None
+        assert sample.input is not None
+        assert sample.photo is not None
         first, second = read_header(sample.input), read_header(sample.photo)
         require_input(sample.input, first)
         if first.upright != second.upright:
@@ -126,8 +127,8 @@ def _require_size(sample: RawSample, size: tuple[int, int]) -> None:
     shown = shown_size(read_header(sample.photo), size)
     if shown != size:
         raise DataError(
-            f"{sample.files[0]} is {size[0]}x{size[1]}, but {sample.photo} is {shown[0]}x{shown[1]}: make them the same "
-            "size, or remove the sample"
+            f"{sample.files[0]} is {size[0]}x{size[1]}, but {sample.photo} is {shown[0]}x{shown[1]}: make them the "
+            "same size, or remove the sample"
         )
 
 
