@@ -6,12 +6,12 @@ import os
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Interval
 from rich.console import Console
 from rich.table import Table
 
-from hdgan.config.bounds import Labels
 from hdgan.config.options import typed_as
 from hdgan.config.serialization import check_value
 from hdgan.data.class_file import write_classes
@@ -28,6 +28,7 @@ from hdgan.files import require_no_file
 from hdgan.progress import print_lines, showing_progress
 from hdgan.wording import count
 
+_Top = Annotated[int, Interval(ge=1, le=65536)]
 _PRESET_WIDTH = 1024
 """The width to which the suggested preset scales."""
 
@@ -118,9 +119,7 @@ def palette(folder: Path, /, *, out: Path, top: int | None = None) -> int:
     with typed_as(), showing_progress(console) as progress:
         if os.path.lexists(out):
             raise ConfigError(f"--out {out} exists: choose another, or remove it")
-        check_value(Labels | None, top or None, "top")
-        if top == 0:
-            raise ConfigError("--top is 0: give the number of classes")
+        check_value(_Top | None, top, "top")
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder: give the folder of the dataset or of its label maps")
         counted = count_colors(folder, top, progress)

@@ -130,9 +130,8 @@ class ColorReader:
         remedy = f"add {'it' if len(colors) == 1 else 'them'} to the file"
         if near or len(colors) > len(self.spec.classes):
             remedy += ", or export the maps again as PNG without antialiasing"
-        remedy += (
-            f", or give a larger {option('nearest')}" if near else f", or give {option('nearest')} to accept similar"
-        )
+        larger = f"a larger {option('nearest')}" if near else f"{option('nearest')} to accept similar colours"
+        remedy += f", or give {larger}"
         return DataError(
             f"{file}: {count(len(colors), 'colour')} that no class of {self.name} has{near}: {shown}, first at "
             f"{place_of(where)}; {remedy}"

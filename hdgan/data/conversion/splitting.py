@@ -68,13 +68,13 @@ def _named(samples: Sequence[RawSample], file: Path) -> set[str]:
         raise DataError(f"{file} is not UTF-8 at byte {error.start}: save it as UTF-8") from error
     known = {sample.stem for sample in samples}
     last: dict[str, list[str]] = {}
-    for stem in known:
+    for stem in sorted(known):
         last.setdefault(PurePosixPath(stem).name, []).append(stem)
     chosen, unknown = set[str](), list[str]()
     for line in filter(None, map(str.strip, text.splitlines())):
         path = PurePosixPath(line.replace("\\", "/"))
         bare = path.with_suffix("") if path.suffix else path
-        options = [name for name in (path.as_posix(), bare.as_posix()) if name in known]
+        options = [name for name in dict.fromkeys([path.as_posix(), bare.as_posix()]) if name in known]
         options = options or last.get(path.name, []) or last.get(bare.name, [])
         if len(options) > 1:
             raise DataError(f"{file} names {line}, which may be {listed(options)}: write the folder as well")
