@@ -31,6 +31,10 @@ from hdgan.wording import count
 _Top = Annotated[int, Interval(ge=1, le=65536)]
 _PRESET_WIDTH = 1024
 """The width to which the suggested preset scales."""
+_SPARSE = 4
+"""At least one of so many labels should occur."""
+_MOST_ROWS = 64
+"""Classes that are shown even if they do not occur."""
 
 
 def convert(
@@ -145,6 +149,11 @@ def _print_report(report: ConversionReport, console: Console) -> None:
     summary, say = report.summary, partial(print_lines, console)
     if report.spec is not None:
         console.print(_class_table(report))
+    if len(summary.pixels) * _SPARSE < summary.n_labels:
+        say(
+            f"only {len(summary.pixels)} of {summary.n_labels} labels occur: if the label maps show classes by grey "
+            "levels, convert them with --format colors"
+        )
     if summary.inexact:
         say(
             f"{count(summary.inexact, 'pixel')} had a colour that was not exactly that of a class; {INEXACT} counts "
@@ -179,6 +188,8 @@ def _class_table(report: ConversionReport) -> Table:
     for label in sorted(named.keys() | set(map(int, summary.pixels))):
         name, color = named.get(label, ("", ""))
         name += " (no class)" if label == summary.dontcare else ""
+        if str(label) not in summary.pixels and len(named) > _MOST_ROWS:
+            continue
         pixels, images = summary.pixels.get(str(label), 0), summary.images.get(str(label), 0)
         table.add_row(str(label), name.strip(), color, f"{100 * pixels / total:.3f}", str(images))
     for column in (table.columns[0], *table.columns[3:]):

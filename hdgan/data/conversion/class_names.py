@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hdgan.config.options import option
-from hdgan.data.class_file import read_classes
+from hdgan.data.class_file import LONGEST_NAME, MOST_CLASSES, read_classes
 from hdgan.data.colors import label_palette
 from hdgan.data.conversion.source import ConversionOptions, listed
 from hdgan.data.spec import DatasetSpec
@@ -47,9 +47,17 @@ def named_classes(
         colors: Of these names, where the source has them.
 
     Raises:
-        DataError: label 0 of the given file has another name, or the file lacks a name.
+        DataError: label 0 of the given file has another name, or a name cannot be written to a classes.csv.
     """
     background = options.background or background
+    for name in names:
+        if not name.isprintable() or len(name) > LONGEST_NAME:
+            raise DataError(
+                f"{options.source} has the class {name!r:.60}: give it a name on one line, of at most {LONGEST_NAME} "
+                "characters"
+            )
+    if len(names) >= MOST_CLASSES:
+        raise DataError(f"{options.source} has {len(names)} classes: hdgan takes {MOST_CLASSES} at most")
     spec = given_classes(options)
     if spec is None:
         others = [name for name in names if name != background]

@@ -110,6 +110,10 @@ def convert_dataset(
     """
     if not options.source.exists():
         raise DataError(f"{options.source} does not exist: check the path")
+    if options.source.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ConfigError(
+            f"{option('out')} {out} lies in {options.source}, which is searched: choose a folder beside it"
+        )
     source = find_format(options) if format is None else formats()[format]
     source.require_effect(options)
     dataset = source.open(options, progress)
@@ -231,6 +235,12 @@ def _summary(dataset: RawDataset, samples: Sequence[WrittenSample]) -> tuple[Con
     if dataset.spec is not None:
         return replace(summary, n_labels=dataset.spec.n_labels), dataset.spec
     labels = [label for label in sorted(map(int, pixels)) if label != dataset.dontcare]
+    if dataset.dontcare is None and labels == [0, 255]:
+        raise DataError(
+            "the label maps contain only 0 and 255: if 255 is a class, as in masks, convert with "
+            f"{option('format')} colors and a palette of #000000 and #ffffff; if it belongs to no class, give "
+            f"{option('dontcare')} 255"
+        )
     if dataset.dontcare is None and len(labels) > 1 and is_far_above(labels[-1], labels[-2]):
         summary = replace(summary, dontcare=labels.pop())
     spec = numbered_classes(labels[-1] + 1 if labels else 1)

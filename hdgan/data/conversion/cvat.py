@@ -117,7 +117,7 @@ def _declared(root: Element) -> dict[str, Sequence[int] | None]:
     """The labels that a file declares, with their colours, in its order."""
     found: dict[str, Sequence[int] | None] = {}
     for label in root.iterfind("meta//labels/label"):
-        name, color = label.findtext("name", ""), label.findtext("color", "")
+        name, color = label.findtext("name", "").strip(), label.findtext("color", "")
         if name and label.findtext("type") != "skeleton" and label.find("parent") is None:
             found[name] = [int(color[i : i + 2], 16) for i in (1, 3, 5)] if _COLOR.fullmatch(color) else None
     return found
@@ -154,7 +154,7 @@ def _shape(shape: Element, number: int, image: str, options: ConversionOptions) 
     """The z_order of an element and its shape; None for what is left out or no shape."""
     if shape.tag in _IGNORED:
         return None
-    name = shape.get("label", "")
+    name = shape.get("label", "").strip()
     where = f"{image}, {shape.tag} {number}" + (f" ({name})" if name else "")
     if not name:
         raise without_class(where)

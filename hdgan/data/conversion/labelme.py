@@ -157,13 +157,14 @@ def _shapes(file: Path, shapes: list[Any], background: str, options: ConversionO
             raise DataError(f"{where} is not a table: {_REMEDY}")
         known = {name: value for name, value in entry.items() if name in LabelMeShape.__dataclass_fields__}
         shape = from_plain(LabelMeShape, known, where, DataError)
-        if not shape.label:
+        label = shape.label.strip()
+        if not label:
             raise without_class(where)
-        where = f"{where} ({shape.label})"
+        where = f"{where} ({label})"
         require_near(where, (number for point in shape.points for number in point))
         area = _area(shape, where, options)
         if area is not None:
-            name = background if shape.label == _OWN_BACKGROUND else shape.label
+            name = background if label == _OWN_BACKGROUND else label
             yield DrawnShape(name, area, where, None if shape.group_id is None else str(shape.group_id))
 
 

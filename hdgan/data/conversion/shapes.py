@@ -216,10 +216,13 @@ def draw_maps(
 
 
 def _drawn(points: Points, size: Size, width: int, draw: Callable[[ImageDraw.ImageDraw, Corners], None]) -> Patch:
-    """Draw into a mask just as large as the shape, or as its part in the image."""
+    """Draw into a mask just as large as the shape, or as its part near the image.
+
+    Pillow rounds negative coordinates differently, so what lies a little above or left of the image is drawn as well.
+    """
     whole = [(math.floor(x + _ROUNDING), math.floor(y + _ROUNDING)) for x, y in points]
     xs, ys = zip(*whole, strict=True)
-    left, top = max(0, min(xs) - width), max(0, min(ys) - width)
+    left, top = max(-size[0], min(xs) - width), max(-size[1], min(ys) - width)
     right, bottom = min(size[0], max(xs) + width + 1), min(size[1], max(ys) + width + 1)
     if right <= left or bottom <= top:
         return Patch(0, 0, np.zeros((0, 0), bool))

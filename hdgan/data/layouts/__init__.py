@@ -121,7 +121,9 @@ def _layout(config: DataConfig, labels: bool | None) -> Layout:
     else:
         fits = _fitting(root)
         if not fits:
-            raise DataError(f"{root} has no known structure; {_expected()}")
+            raise DataError(
+                f"{root} has no known structure; {_expected()}; `hdgan data convert` makes such folders of others"
+            )
     suitable = [layout for layout in fits if labels is None or labels == layout.has_labels(root)]
     if not suitable:
         raise ConfigError(_mismatch(root, fits[0]))

@@ -163,6 +163,12 @@ def test_links_to_another_file_system_are_explained(source, convert, monkeypatch
         convert(link=True)
 
 
+def test_the_result_lies_outside_of_the_source(source) -> None:
+    for out in (source, source / "out"):
+        with pytest.raises(ConfigError, match="which is searched: choose a folder beside it"):
+            convert_dataset(ConversionOptions(source), out)
+
+
 def test_a_source_must_exist(convert) -> None:
     with pytest.raises(DataError, match="source does not exist: check the path"):
         convert()

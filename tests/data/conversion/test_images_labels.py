@@ -58,6 +58,19 @@ def test_a_label_far_above_the_others_is_no_class(save, convert) -> None:
     assert report.spec.classes == ("class 0", "class 1", "class 2")
 
 
+def test_masks_are_no_labels(save, convert, maps, tmp_path) -> None:
+    label = np.where(label_map(1) > 0, 255, 0).astype(np.uint8)
+    save("source/labels/a.png", label)
+    save("source/images/a.png", PHOTO)
+    with pytest.raises(
+        DataError, match="contain only 0 and 255: if 255 is a class, as in masks, convert with format c"
+    ):
+        convert(val_fraction=0.0)
+    (tmp_path / "grey.csv").write_text("label,name,color\n0,none,#000000\n1,object,#ffffff\n")
+    convert(val_fraction=0.0, format="colors", classes=tmp_path / "grey.csv")
+    assert np.array_equal(maps("train/a")[0], label // 255)
+
+
 def test_files_are_paired_by_name_and_those_without_partners_refused(save, convert, root) -> None:
     for name in "ab":
         save(f"source/labels/{name}_mask.png", label_map(ord(name)))

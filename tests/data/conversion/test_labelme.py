@@ -146,6 +146,7 @@ def test_photos_without_annotations_are_told(annotate, convert, save) -> None:
         ([shape("car", (1, 2), (3, 4), kind="polygon")], "is a polygon of 2 points, which has no area"),
         ([shape("", (1, 2), (3, 4))], "shape 1 has no class: name its class"),
         ([shape("car", (1, 2), (3, 4), kind="mask", mask="?")], "has a damaged mask"),
+        ([shape("a\nb", (1, 2), (3, 4))], r"has the class 'a\\nb': give it a name on one line"),
         ([{"label": "car"}], "option points is missing"),
         ([shape("car", ("x", 2))], r"points\[0\]\[0\] is 'x': give a number"),
         ([7], "shape 1 is not a table"),
