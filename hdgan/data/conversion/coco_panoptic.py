@@ -7,16 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Interval
 
 from hdgan.config.serialization import from_plain
 from hdgan.data.conversion.annotations import annotation_files
 from hdgan.data.conversion.class_names import divisor_of, dontcare_of, label_of, named_classes
 from hdgan.data.conversion.finding import PhotoFinder, phase_named, require_stems
 from hdgan.data.conversion.labels import place_of, read_colors
-from hdgan.data.conversion.source import DIVISOR, ConversionOptions, RawDataset, RawSample, SampleMaps, SourceFormat
+from hdgan.data.conversion.source import (
+    DIVISOR,
+    ConversionOptions,
+    RawDataset,
+    RawSample,
+    SampleMaps,
+    SourceFormat,
+    clipped,
+)
 from hdgan.data.folders import name_of
 from hdgan.data.inspection import ProgressCallback
 from hdgan.errors import DataError
@@ -27,6 +36,7 @@ from hdgan.wording import count
 UNLABELED = "unlabeled"
 """The class of pixels without a segment, label 0."""
 _REMEDY = "download or write it again"
+_Byte = Annotated[int, Interval(ge=0, le=255)]
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class CocoCategory:
     id: int
     name: str
     isthing: int = 0
-    color: tuple[int, int, int] | None = None
+    color: tuple[_Byte, _Byte, _Byte] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,9 +158,9 @@ class _CocoFile:
         found: list[RawSample] = []
         lacking: list[DataError] = []
         for done, (image, name, segments) in enumerate(self.annotations, start=1):
-            where = f"{self.path}, annotation {name}"
+            where = f"{self.path}, annotation {clipped(name)}"
             if image not in self.photos:
-                raise DataError(f"{where} has the image_id {image}, which images does not contain: {_REMEDY}")
+                raise DataError(f"{where} has the image_id {clipped(image)}, which images does not contain: {_REMEDY}")
             photo = photos.find(self.photos[image])
             if photo is None and not self.options.skip_unpaired:
                 raise photos.missing(self.photos[image], where)
@@ -183,7 +193,7 @@ class _CocoFile:
         folder = next((folder for folder in folders if (folder / name).is_file()), None)
         if folder is None:
             raise DataError(
-                f"{self.path} names the PNG {name}, which is not in {folders[0]}: put the PNGs of the segments there"
+                f"{self.path} names the PNG {clipped(name)}, which is not in {folders[0]}: put the segments' PNGs there"
             )
         return folder
 

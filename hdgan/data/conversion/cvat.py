@@ -34,7 +34,7 @@ from hdgan.data.conversion.shapes import (
     require_near,
     turned,
 )
-from hdgan.data.conversion.source import ConversionOptions, RawDataset, SourceFormat
+from hdgan.data.conversion.source import ConversionOptions, RawDataset, SourceFormat, clipped
 from hdgan.data.folders import name_of
 from hdgan.data.inspection import ProgressCallback
 from hdgan.errors import DataError
@@ -126,7 +126,7 @@ def _declared(root: Element) -> dict[str, Sequence[int] | None]:
 def _opened(file: Path, entry: Element, options: ConversionOptions, lacking: list[DataError]) -> AnnotatedImage | None:
     """One image with its shapes; None if its photo is not there and may be left out, which is added to `lacking`."""
     name, subset = entry.get("name", ""), entry.get("subset", "")
-    where = f"{file}, image {name or entry.get('id')}"
+    where = f"{file}, image {clipped(name or entry.get('id'))}"
     width, height = (int(_number(entry, side, where)) for side in ("width", "height"))
     require_bounded(where, 5 * max(0, width) * max(0, height), f"an image of {width}x{height} pixels")
     if width < 1 or height < 1:
@@ -155,7 +155,7 @@ def _shape(shape: Element, number: int, image: str, options: ConversionOptions) 
     if shape.tag in _IGNORED:
         return None
     name = shape.get("label", "").strip()
-    where = f"{image}, {shape.tag} {number}" + (f" ({name})" if name else "")
+    where = f"{image}, {clipped(shape.tag)} {number}" + (f" ({clipped(name)})" if name else "")
     if not name:
         raise without_class(where)
     area = _area(shape, where, options)

@@ -38,7 +38,7 @@ from hdgan.data.conversion.shapes import (
     ellipse,
     require_near,
 )
-from hdgan.data.conversion.source import ConversionOptions, RawDataset, SourceFormat
+from hdgan.data.conversion.source import ConversionOptions, RawDataset, SourceFormat, clipped
 from hdgan.data.folders import images_in
 from hdgan.data.headers import EXTENSIONS, read_header
 from hdgan.data.images import read_map
@@ -160,7 +160,7 @@ def _shapes(file: Path, shapes: list[Any], background: str, options: ConversionO
         label = shape.label.strip()
         if not label:
             raise without_class(where)
-        where = f"{where} ({label})"
+        where = f"{where} ({clipped(label)})"
         require_near(where, (number for point in shape.points for number in point))
         area = _area(shape, where, options)
         if area is not None:

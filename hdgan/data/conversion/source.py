@@ -24,6 +24,8 @@ Distance = Annotated[int, Interval(ge=1, le=441)]
 LineWidth = Annotated[int, Interval(ge=0, le=4096)]
 DIVISOR = 1000
 """The usual divisor of instance ids, Cityscapes' own."""
+_MOST_CHARACTERS = 300
+"""Of a name in a message."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,12 @@ class SourceFormat(ABC):
                 )
 
 
+def clipped(name: object) -> str:
+    """A name from a file, as messages show it."""
+    text = str(name)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
+
+
 def listed(names: Sequence[object], most: int = 5) -> str:
     """Some of the names, as messages list them."""
-    return ", ".join(map(str, names[:most])) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+    return ", ".join(map(clipped, names[:most])) + (f", ... ({len(names)} in all)" if len(names) > most else "")

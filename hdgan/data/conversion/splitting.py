@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from hdgan.config.options import option
-from hdgan.data.conversion.source import ConversionOptions, RawSample, listed
+from hdgan.data.conversion.source import ConversionOptions, RawSample, clipped, listed
 from hdgan.errors import ConfigError, DataError
 from hdgan.files.json import read_bytes
 from hdgan.wording import count
@@ -77,7 +77,7 @@ def _named(samples: Sequence[RawSample], file: Path) -> set[str]:
         options = [name for name in dict.fromkeys([path.as_posix(), bare.as_posix()]) if name in known]
         options = options or last.get(path.name, []) or last.get(bare.name, [])
         if len(options) > 1:
-            raise DataError(f"{file} names {line}, which may be {listed(options)}: write the folder as well")
+            raise DataError(f"{file} names {clipped(line)}, which may be {listed(options)}: write the folder as well")
         chosen.update(options)
         unknown += [] if options else [line]
     if unknown:

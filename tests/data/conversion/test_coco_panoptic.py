@@ -108,6 +108,10 @@ def test_many_instances_need_a_larger_divisor(save, coco, convert, maps) -> None
         ({"annotations": [entry("b", 1)]}, "names the PNG b.png, which is not in"),
         ({"images": [{"id": 1, "file_name": "c.jpg"}]}, "names the photo 'c.jpg', which is not in"),
         ({"images": [{"id": 1}]}, r"images\[0\] has no file_name"),
+        (
+            {"categories": [{"id": 3, "name": "car", "color": [-1, 2, 3]}]},
+            r"color\[0\] is -1: give a whole number from 0",
+        ),
         ({"categories": [{"id": "x", "name": "sky"}]}, r"categories\[0\]: id is 'x': give a whole number"),
     ],
 )
