@@ -62,18 +62,14 @@ def convert(
     32 bits. The classes are written to classes.csv. OUT appears when all of it is there. Until then samples are written
     to OUT.partial, where a repeat of the command continues.
 
-    - colors: a folder of photos (images) and one of label maps (labels) whose colours are classes; `hdgan data palette`
-      makes the list of classes
-    - images-labels: the same, with label maps whose pixels are labels, and perhaps instance maps (instances)
-    - coco-panoptic: panoptic_*.json and its PNGs
-    - labelme: a JSON file of LabelMe for each photo
-    - cvat: annotations.xml of CVAT for images 1.1
-    - train-ab: trainA and trainB, paired by name, which become train_A and train_B
-
     Args:
         source: Folder of the dataset, or its annotation file.
         out: Folder to write.
-        format: One of the formats above; auto recognises it.
+        format: Of the source; auto recognises it. colors: a folder of photos (images) and one of label maps (labels)
+            whose colours are classes, of which `hdgan data palette` makes the list; images-labels: the same with label
+            maps whose pixels are labels, and perhaps instance maps (instances); coco-panoptic: panoptic_*.json and its
+            PNGs; labelme: a JSON file of LabelMe for each photo; cvat: annotations.xml of CVAT for images 1.1;
+            train-ab: trainA and trainB, paired by name, which become train_A and train_B.
         photos: Folder of the photos, if it is not in SOURCE.
         classes: classes.csv with the columns label, name and color; for colors it says which colour is which class.
         dontcare: Name or label of a class whose pixels belong to no class.

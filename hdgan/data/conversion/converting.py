@@ -108,23 +108,9 @@ def convert_dataset(
         ConfigError: an option has no effect or does not suit the source, or `out` contains something else.
         HdganError: `out` is not writable, or the disk is full.
     """
-    if not options.source.exists():
-        raise DataError(f"{options.source} does not exist: check the path")
-    if options.source.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ConfigError(
-            f"{option('out')} {out} lies in {options.source}, which is searched: choose a folder beside it"
-        )
-    source = find_format(options) if format is None else formats()[format]
-    source.require_effect(options)
-    dataset = source.open(options, progress)
-    samples, how = divided(dataset.samples, options)
-    if not samples:
-        raise DataError(f"{options.source} has no samples: check that it is {source.pattern}")
-    for line in (f"{options.source}: {count(len(samples), 'sample')} ({source.name})", *dataset.notes, how):
-        say(line) if line else None
-    settings = _settings(options, dataset, source)
+    source, dataset, samples = _opened(options, out, format, say, progress)
     with staging(out) as stage:
-        writer = SampleWriter(stage.folder, settings, link)
+        writer = SampleWriter(stage.folder, _settings(options, dataset, source), link)
         digests = [writer.digest(sample) for sample in samples]
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
         before = finished(out)
@@ -143,6 +129,32 @@ def convert_dataset(
         others = _write_lists(stage.folder, ordered, spec)
         stage.finish(ordered, others, ConversionRecord(digest=digest, summary=summary))
     return ConversionReport(out, summary, spec, len(samples) - len(kept), len(kept))
+
+
+def _opened(
+    options: ConversionOptions,
+    out: Path,
+    format: FormatName | None,
+    say: Callable[[str], None],
+    progress: ProgressCallback,
+) -> tuple[SourceFormat, RawDataset, Sequence[RawSample]]:
+    """The format of a source, what it contains, and its samples with their phases."""
+    if not options.source.exists():
+        raise DataError(f"{options.source} does not exist: check the path")
+    if options.source.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ConfigError(
+            f"{option('out')} {out} lies in {options.source}, which is searched: choose a folder beside it"
+        )
+    source = find_format(options) if format is None else formats()[format]
+    source.require_effect(options)
+    dataset = source.open(options, progress)
+    samples, how = divided(dataset.samples, options)
+    if not samples:
+        raise DataError(f"{options.source} has no samples: check that it is {source.pattern}")
+    for line in (f"{options.source}: {count(len(samples), 'sample')} ({source.name})", *dataset.notes, how):
+        if line:
+            say(line)
+    return source, dataset, samples
 
 
 def _settings(options: ConversionOptions, dataset: RawDataset, source: SourceFormat) -> str:
