@@ -66,8 +66,10 @@ def serve() -> int:
             write_changed(SOURCES, since=seen)
             seen = now
     except KeyboardInterrupt:
-        pass
-    return server.wait()
+        server.terminate()
+        server.wait()
+        return 0
+    return server.returncode
 
 
 if __name__ == "__main__":
