@@ -42,6 +42,7 @@ LABELME = {
     "imagePath": "a.png",
     "imageWidth": 6,
     "imageHeight": 4,
+    "imageData": base64.b64encode(png(PHOTO)).decode(),
     "shapes": [
         {"label": "car", "points": [[0, 0], [3, 0], [0, 3]], "shape_type": "polygon", "group_id": 1},
         {
@@ -66,7 +67,7 @@ LIST = b"a\n"
 
 def convert(format: str, source: Path, **options: object) -> None:
     """Convert into a folder that is afterwards complete, or absent where an error ended it."""
-    out = source.parent / "out"
+    out = source.parent.parent / "out"
     for folder in (out, out.with_name("out.partial")):
         shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -80,7 +81,7 @@ def convert(format: str, source: Path, **options: object) -> None:
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Reader]]:
     """By the name of a file: its path, and what reads it."""
-    root = tmp_path_factory.mktemp("sources")
+    root = tmp_path_factory.mktemp("sources") / "all"
     for name in ("coco", "labelme", "cvat", "folders"):
         (root / name / "source").mkdir(parents=True)
         (root / name / "source" / "a.png").write_bytes(png(PHOTO))
@@ -95,6 +96,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
     return {
         "coco": (coco / "panoptic.json", lambda path: convert("coco-panoptic", path)),
         "labelme": (labelme / "a.json", lambda path: convert("labelme", path)),
+        "embedded": (root / "a.json", lambda path: convert("labelme", path)),
         "cvat": (cvat / "a.xml", lambda path: convert("cvat", path)),
         "list": (folders / "val.txt", lambda path: convert("colors", folders, classes=classes, val_list=path)),
         "map": (folders / "labels/a.png", lambda path: convert("colors", folders, classes=classes)),
@@ -105,6 +107,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
 CASES: dict[str, tuple[bytes, Callable[[bytes], st.SearchStrategy[bytes]]]] = {
     "coco": (json.dumps(COCO).encode(), damage.damaged_json),
     "labelme": (json.dumps(LABELME).encode(), damage.damaged_json),
+    "embedded": (json.dumps(LABELME).encode(), damage.damaged_json),
     "cvat": (CVAT, lambda content: damage.damaged_lines(content, b'"') | damage.damaged_bytes(content)),
     "list": (LIST, damage.damaged_bytes),
     "map": (png(PHOTO), damage.damaged_png),

@@ -13,7 +13,7 @@ from hdgan.data.config import Size
 from hdgan.data.conversion.class_names import divisor_of, dontcare_of, label_of, stuff_labels
 from hdgan.data.conversion.finding import require_stems
 from hdgan.data.conversion.shapes import DrawnShape, draw_maps, most_instances
-from hdgan.data.conversion.source import DIVISOR, ConversionOptions, RawDataset, RawSample
+from hdgan.data.conversion.source import DIVISOR, ConversionOptions, EmbeddedPhoto, RawDataset, RawSample
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 
@@ -30,7 +30,7 @@ class AnnotatedImage:
     phase: str
     file: Path
     """The annotation file."""
-    photo: Path
+    photo: Path | EmbeddedPhoto
     size: Size
     shapes: tuple[DrawnShape, ...]
 
@@ -72,7 +72,8 @@ def shape_dataset(
     for image in images:
         labels = [label_of(spec, shape.name, shape.where, options) for shape in image.shapes]
         read = partial(draw_maps, image.shapes, labels, image.size, stuff, divisor)
-        samples.append(RawSample(image.stem, (image.file, image.photo), image.photo, read=read, phase=image.phase))
+        files = (image.file, image.photo) if isinstance(image.photo, Path) else (image.file,)
+        samples.append(RawSample(image.stem, files, image.photo, read=read, phase=image.phase))
     require_stems(samples)
     return RawDataset(tuple(samples), spec, dontcare_of(options, spec), divisor, tuple(notes))
 

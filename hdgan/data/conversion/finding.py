@@ -13,8 +13,6 @@ from hdgan.data.folders import (
     INSTANCE_FOLDERS,
     LABEL_FOLDERS,
     PHOTO_FOLDERS,
-    as_text,
-    images_in,
     name_of,
     subfolders_of,
 )
@@ -76,17 +74,16 @@ def find_folders(root: Path, photos: Path | None = None) -> list[FoundFolders]:
     return found or _own_names(root)
 
 
-def pair_files(found: FoundFolders, photos: bool = True) -> Listing:
+def pair_files(found: FoundFolders) -> Listing:
     """Pair the files of one phase by their names.
 
     Args:
         found: The folders.
-        photos: Whether photos are required.
 
     Raises:
         DataError: a folder is missing or holds no images, two files share a name, or no file has a partner.
     """
-    if photos and "photo" not in found.folders:
+    if "photo" not in found.folders:
         raise DataError(
             f"{found.folders['label']} has label maps, but there is no folder of photos beside it (known names: "
             f"{listed(PHOTO_FOLDERS, 9)}): rename the folder of photos, or give {option('photos')}"
@@ -122,7 +119,6 @@ class PhotoFinder:
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self.folders = list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
-        self._by_stem: dict[str, list[Path]] | None = None
 
     def find(self, name: str) -> Path | None:
         """The photo of a name, which may have folders and may be of Windows; None if there is none."""
@@ -135,15 +131,6 @@ class PhotoFinder:
                     return file
         return None
 
-    def find_stem(self, stem: str) -> Path | None:
-        """The only photo with a name, whatever its ending; None if there is none or several."""
-        if self._by_stem is None:
-            self._by_stem = {}
-            for file in dict.fromkeys(file for folder in self.folders for file in images_in(folder)):
-                self._by_stem.setdefault(as_text(file.stem), []).append(file)
-        found = self._by_stem.get(stem, [])
-        return found[0] if len(found) == 1 else None
-
     def missing(self, name: str, where: str) -> DataError:
         """The error that a photo was not found."""
         return DataError(
@@ -153,12 +140,13 @@ class PhotoFinder:
 
 
 def require_stems(samples: Sequence[RawSample]) -> None:
-    """Make sure that all samples of a phase have names of their own, with which files can be written.
+    """Make sure that all samples have photos of their own, and names with which files can be written.
 
     Raises:
         DataError: they do not.
     """
     seen: dict[tuple[str, str], RawSample] = {}
+    photos: dict[Path, RawSample] = {}
     for sample in samples:
         file = sample.files[0]
         if leads_out(sample.stem):
@@ -167,6 +155,13 @@ def require_stems(samples: Sequence[RawSample]) -> None:
         if other is not sample:
             first, second = (each.photo or each.files[0] for each in (other, sample))
             raise DataError(f"{first} and {second} have the same name, {sample.stem}; rename one of them")
+        if isinstance(sample.photo, Path):
+            other = photos.setdefault(sample.photo, sample)
+            if other is not sample:
+                raise DataError(
+                    f"{sample.photo} is the photo of both {other.stem} and {sample.stem}, according to {file}: keep "
+                    "the folders that the annotations name, or remove one of the two"
+                )
 
 
 def phase_in(path: PurePosixPath | Path) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,9 +39,9 @@ from hdgan.data.conversion.shapes import (
     ellipse,
     require_near,
 )
-from hdgan.data.conversion.source import ConversionOptions, RawDataset, SourceFormat, clipped
+from hdgan.data.conversion.source import ConversionOptions, EmbeddedPhoto, RawDataset, SourceFormat, clipped
 from hdgan.data.folders import images_in
-from hdgan.data.headers import EXTENSIONS, read_header
+from hdgan.data.headers import EXTENSIONS, header_of, read_header
 from hdgan.data.images import read_map
 from hdgan.data.inspection import ProgressCallback
 from hdgan.errors import DataError
@@ -118,13 +119,19 @@ def _text(file: Path) -> bytes:
     return text
 
 
-def _opened(file: Path, options: ConversionOptions) -> AnnotatedImage:
-    """Read one file, but none of its bitmaps."""
+def _table(file: Path) -> Mapping[str, Any]:
+    """The content of a file."""
     table = parse_json(read_bytes(file, _GROWTH, "a JSON file", DataError), str(file), _REMEDY, DataError)
     if not isinstance(table, Mapping) or not isinstance(table.get("shapes"), list):
         raise DataError(f"{file} has no list named shapes, so it is no file of LabelMe: {_REMEDY}")
-    photo = _photo_of(file, str(table.get("imagePath") or ""), options)
-    size = read_header(photo).upright
+    return table
+
+
+def _opened(file: Path, options: ConversionOptions) -> AnnotatedImage:
+    """Read one file, but none of its bitmaps."""
+    table = _table(file)
+    photo = _photo_of(file, table, options)
+    size = photo.size if isinstance(photo, EmbeddedPhoto) else read_header(photo).upright
     said = table.get("imageWidth"), table.get("imageHeight")
     if None not in said and said != size:
         raise DataError(
@@ -138,16 +145,38 @@ def _opened(file: Path, options: ConversionOptions) -> AnnotatedImage:
     return AnnotatedImage(stem, phase, file, photo, size, shapes)
 
 
-def _photo_of(file: Path, name: str, options: ConversionOptions) -> Path:
-    """The photo that belongs to a file: the one that it names, or the one beside it of the same name."""
+def _photo_of(file: Path, table: Mapping[str, Any], options: ConversionOptions) -> Path | EmbeddedPhoto:
+    """The photo of a file: the one that it names, the one beside it of the same name, or the one that it contains."""
+    name = str(table.get("imagePath") or "")
     folders = [file.parent] if options.photos is None else [options.photos, file.parent]
     photo = next((found for folder in folders if (found := PhotoFinder([folder]).find(name))), None)
     endings = [ending for lower in sorted(EXTENSIONS) for ending in (lower, lower.upper())]
     beside = (folder / f"{file.stem}{ending}" for folder in folders for ending in endings)
     photo = photo or next(filter(Path.is_file, beside), None)
-    if photo is None:
-        raise _NoPhoto(str(PhotoFinder(folders).missing(name or file.stem, str(file))))
-    return photo
+    if photo is not None:
+        return photo
+    if table.get("imageData"):
+        return _embedded(file, table)
+    raise _NoPhoto(str(PhotoFinder(folders).missing(name or file.stem, str(file))))
+
+
+def _embedded(file: Path, table: Mapping[str, Any]) -> EmbeddedPhoto:
+    """The photo that a file contains, as the bytes of a PNG or JPEG file."""
+    with _picture(table["imageData"], f"{file}, imageData", ("PNG", "JPEG")) as picture:
+        ending = ".png" if picture.format == "PNG" else ".jpg"
+        return EmbeddedPhoto(file, ending, header_of(picture, picture).upright, partial(_image_data, file))
+
+
+def _image_data(file: Path) -> bytes:
+    return base64.b64decode(_table(file)["imageData"])
+
+
+def _picture(text: object, where: str, formats: tuple[str, ...]) -> Image.Image:
+    """Open a picture that is in a file as text."""
+    try:
+        return Image.open(io.BytesIO(base64.b64decode(str(text), validate=True)), formats=formats)
+    except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where} is a damaged picture ({error!s:.100}): {_REMEDY}") from error
 
 
 def _shapes(file: Path, shapes: list[Any], background: str, options: ConversionOptions) -> Iterator[DrawnShape]:
@@ -193,11 +222,7 @@ def _area(shape: LabelMeShape, where: str, options: ConversionOptions) -> Area |
 
 def _bitmap(text: str, points: tuple[tuple[float, float], ...], where: str) -> BitmapArea:
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in points)
-    try:
-        picture = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"])
-    except (binascii.Error, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where} has a damaged mask ({error!s:.100}): {_REMEDY}") from error
-    mask = _named_map(picture, where)
+    mask = _named_map(_picture(text, f"{where}: its mask", ("PNG",)), where)
     size: Size = right - left + 1, bottom - top + 1
     if (mask.shape[1], mask.shape[0]) != size:
         raise DataError(
@@ -216,9 +241,10 @@ def _named_map(picture: Image.Image, where: str) -> np.ndarray:
 
 def _unannotated(source: Path, images: list[AnnotatedImage]) -> list[str]:
     """A note on photos that have no file, which are usually those that nobody has annotated yet."""
-    folder = source if source.is_dir() else source.parent
-    used = {image.photo.resolve() for image in images}
-    others = sorted(photo for photo in images_in(folder) if photo.resolve() not in used)
+    if source.is_file():
+        return []
+    used = {image.photo.resolve() for image in images if isinstance(image.photo, Path)}
+    others = sorted(photo for photo in images_in(source) if photo.resolve() not in used)
     return [f"{count(len(others), 'photo')} without annotations left out, the first: {others[0]}"] if others else []
 
 

@@ -14,6 +14,7 @@ from annotated_types import Interval
 from hdgan.config.bounds import Share
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values
+from hdgan.data.config import Size
 from hdgan.data.inspection import ProgressCallback
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError
@@ -74,6 +75,23 @@ class SampleMaps:
 
 
 @dataclass(frozen=True)
+class EmbeddedPhoto:
+    """A photo inside of an annotation file."""
+
+    file: Path
+    """The annotation file."""
+    suffix: str
+    """The ending of its own file, such as .jpg."""
+    size: Size
+    """(width, height) in pixels."""
+    content: Callable[[], bytes]
+    """Reads the bytes of its own file."""
+
+    def __str__(self) -> str:
+        return f"the photo in {self.file}"
+
+
+@dataclass(frozen=True)
 class RawSample:
     """One sample of a source."""
 
@@ -81,7 +99,7 @@ class RawSample:
     """Its name, which its files in the converted dataset share."""
     files: tuple[Path, ...]
     """All that it is made of. If one of them changes, the sample is converted again."""
-    photo: Path | None
+    photo: Path | EmbeddedPhoto | None
     input: Path | None = None
     """A of an A-to-B pair, which is copied like the photo."""
     read: Callable[[], SampleMaps] | None = None

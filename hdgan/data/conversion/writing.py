@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from hdgan.config.options import option
-from hdgan.data.conversion.source import RawSample, SampleMaps
+from hdgan.data.conversion.source import EmbeddedPhoto, RawSample, SampleMaps
 from hdgan.data.conversion.staging import WrittenSample
 from hdgan.data.headers import read_header, require_input, shown_size
 from hdgan.errors import ConfigError, DataError
@@ -67,7 +67,7 @@ class SampleWriter:
 
     def _write_images(self, sample: RawSample, digest: str) -> WrittenSample:
         assert sample.input is not None
-        assert sample.photo is not None
+        assert isinstance(sample.photo, Path)
         first, second = read_header(sample.input), read_header(sample.photo)
         require_input(sample.input, first)
         if first.upright != second.upright:
@@ -79,10 +79,14 @@ class SampleWriter:
         names.append(self._place(sample.photo, f"{sample.phase}_B/{sample.stem}"))
         return _written(sample, digest, names, first.upright, None)
 
-    def _place(self, photo: Path, name: str) -> str:
+    def _place(self, photo: Path | EmbeddedPhoto, name: str) -> str:
         """Copy or link a photo, whose bytes stay as they are; returns its name below the folder."""
         name += photo.suffix.lower()
         target = self.folder / name
+        if isinstance(photo, EmbeddedPhoto):
+            with atomic_file(target) as temporary:
+                temporary.write_bytes(photo.content())
+            return name
         if not self.link:
             with atomic_file(target) as temporary:
                 shutil.copyfile(photo, temporary)
@@ -124,7 +128,8 @@ def _require_size(sample: RawSample, size: tuple[int, int]) -> None:
     """Raise DataError unless the photo has the size of the maps, turned upright or as stored."""
     if sample.photo is None:
         return
-    shown = shown_size(read_header(sample.photo), size)
+    photo = sample.photo
+    shown = photo.size if isinstance(photo, EmbeddedPhoto) else shown_size(read_header(photo), size)
     if shown != size:
         raise DataError(
             f"{sample.files[0]} is {size[0]}x{size[1]}, but {sample.photo} is {shown[0]}x{shown[1]}: make them the "

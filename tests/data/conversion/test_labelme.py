@@ -129,6 +129,36 @@ def test_the_photo_may_lie_elsewhere(annotate, convert, save, tmp_path) -> None:
     assert convert(photos=tmp_path / "elsewhere").written == 1
 
 
+def test_the_photo_may_be_in_the_file(annotate, convert, maps, root, tmp_path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)).save(buffer, "JPEG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    annotate(shape("car", (0, 0), (2, 2)), photo=False, imageData=data[:50])
+    with pytest.raises(DataError, match=r"a.json, imageData is a damaged picture"):
+        convert()
+    annotate(shape("car", (0, 0), (2, 2)), photo=False, imageData=data)
+    convert(val_fraction=0.0)
+    assert (tmp_path / "out/train_img/a.jpg").read_bytes() == buffer.getvalue()
+    assert maps("train/a")[0][:2, :2].all()
+
+
+def test_one_photo_for_two_files_is_refused(annotate, convert, save, tmp_path) -> None:
+    for name in ("north/a", "south/a"):
+        annotate(shape("car", (0, 0), (2, 2)), name=name, photo=False)
+    save("elsewhere/a.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    with pytest.raises(DataError, match=r"elsewhere.a.jpg is the photo of both north/a and south/a"):
+        convert(photos=tmp_path / "elsewhere")
+
+
+def test_shapes_follow_the_upright_photo(annotate, convert, maps, root) -> None:
+    annotate(shape("car", (18, 0), (20, 1)))
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.zeros((WIDTH, HEIGHT, 3), np.uint8)).save(root / "a.jpg", exif=exif)
+    convert(val_fraction=0.0)
+    assert np.argwhere(maps("train/a")[0]).tolist() == [[0, 18], [0, 19]]
+
+
 def test_photos_without_annotations_are_told(annotate, convert, save) -> None:
     annotate(shape("car", (0, 0), (2, 2)))
     save("source/later.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
@@ -145,7 +175,7 @@ def test_photos_without_annotations_are_told(annotate, convert, save) -> None:
         ([shape("car", (1e9, 2), (1, 5))], r"has the coordinate 1e\+09, which no image reaches"),
         ([shape("car", (1, 2), (3, 4), kind="polygon")], "is a polygon of 2 points, which has no area"),
         ([shape("", (1, 2), (3, 4))], "shape 1 has no class: name its class"),
-        ([shape("car", (1, 2), (3, 4), kind="mask", mask="?")], "has a damaged mask"),
+        ([shape("car", (1, 2), (3, 4), kind="mask", mask="?")], "its mask is a damaged picture"),
         ([shape("a\nb", (1, 2), (3, 4))], r"has the class 'a\\nb': give it a name on one line"),
         ([{"label": "car"}], "option points is missing"),
         ([shape("car", ("x", 2))], r"points\[0\]\[0\] is 'x': give a number"),
