@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 from PIL import Image
 
 from hdgan.commands.data_convert import training_command
-from hdgan.commands.main import main
+from hdgan.commands.main import main, train_main
 from hdgan.data.conversion import ConversionReport, ConversionSummary
-from hdgan.training import PRESETS
+from hdgan.training import TrainConfig, TrainResult
 
 COLORS = np.array([[10, 20, 30], [200, 0, 0]], np.uint8)
 LABEL = np.array([[0, 0, 1], [0, 1, 0]], np.uint8)
@@ -42,7 +43,6 @@ def test_from_colours_to_the_command_that_trains(source, tmp_path, capsys) -> No
     command = f"hdgan-train cityscapes-512p --data.root {out} --n-labels 2 --dontcare 1 --no-instances --size 48"
     assert f"train: {command}" in printed.out
     assert main(["data", "check", str(out), "--n-labels", "2"]) == 0
-    assert main([*command.replace("hdgan-train", "train").split(), "--dry-run", "--device", "cpu"]) == 0
     capsys.readouterr()
     assert main(["data", "convert", str(source), "--out", str(out), "--classes", str(csv), "--dontcare", "void"]) == 0
     assert "1 train and 1 val samples, 2 of them already converted" in capsys.readouterr().out
@@ -88,11 +88,27 @@ def test_a_palette_never_replaces_a_file(source, tmp_path, capsys) -> None:
     [
         (ConversionSummary(width=2048), "hdgan-train pairs --data.root 'my data'"),
         (
+            ConversionSummary(width=640, n_labels=3),
+            "hdgan-train cityscapes-512p --data.root 'my data' --n-labels 3 --no-instances --size 640",
+        ),
+        (
             ConversionSummary(width=2048, n_labels=9, divisor=10_000, dontcare=0, instances=True),
             "hdgan-train cityscapes-512p --data.root 'my data' --n-labels 9 --dontcare 0 --data.instance-divisor 10000",
         ),
     ],
 )
-def test_the_command_that_trains(summary, command) -> None:
+def test_the_command_that_trains(monkeypatch, summary, command) -> None:
+    configs: list[TrainConfig] = []
+
+    def train(config: TrainConfig, *, resume: bool) -> TrainResult:
+        configs.append(config)
+        return TrainResult(finished=True, step=1, total_steps=1, report=None)
+
+    monkeypatch.setattr("hdgan.commands.train.train", train)
     assert training_command(ConversionReport(Path("my data"), summary, None, 1, 0)) == command
-    assert command.split()[1] in PRESETS
+    assert train_main(shlex.split(command)[1:]) == 0
+    (config,) = configs
+    assert config.data.root == Path("my data")
+    assert config.model.n_labels == summary.n_labels
+    assert (config.data.dontcare, config.data.instance_divisor) == (summary.dontcare, summary.divisor)
+    assert config.model.instances == (summary.instances and bool(summary.n_labels))
