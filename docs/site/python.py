@@ -28,7 +28,7 @@ SECTIONS = {
     "Training and evaluation": (
         "hdgan.training", "hdgan.families", "hdgan.losses", "hdgan.evaluation", "hdgan.metrics",
     ),
-    "Data": ("hdgan.data", "hdgan.data.windows", "hdgan.scenes"),
+    "Data": ("hdgan.data", "hdgan.data.conversion", "hdgan.data.windows", "hdgan.scenes"),
     "Networks and ops": ("hdgan.models", "hdgan.nn", "hdgan.ops", "hdgan.acceleration", "hdgan.regions"),
     "Errors and files": ("hdgan.errors", "hdgan.files", "hdgan.weights"),
 }  # fmt: skip

@@ -23,11 +23,11 @@ def test_links_lead_to_where_the_site_has_the_files() -> None:
     def in_readme(text: str) -> str:
         return relinked(text, ROOT / "README.md", "readme.md")
 
-    assert in_readme("[a](docs/large.md#x) [b](CHANGELOG.md)") == "[a](large.md#x) [b](changelog.md)"
+    assert in_readme("[a](docs/training.md#x) [b](CHANGELOG.md)") == "[a](training.md#x) [b](changelog.md)"
     assert in_readme("![a [b]](docs/demo.png)") == "![a [b]](demo.png)"
     assert in_readme("[a](https://b.c/d.md) [e](#f)") == "[a](https://b.c/d.md) [e](#f)"
     assert in_readme("[`a`](hdgan/losses.py)") == "`a`"
-    assert in_readme("`[a](docs/large.md)`\n```\n[a](docs/large.md)\n```\n").count("docs/large.md") == 2
+    assert in_readme("`[a](docs/training.md)`\n```\n[a](docs/training.md)\n```\n").count("docs/training.md") == 2
     page = relinked("[a](../../README.md#b) [c](../design.md)", DOCS / "how-to" / "add-an-op.md", "how-to/add-an-op.md")
     assert page == "[a](../readme.md#b) [c](../design.md)"
 
