@@ -97,12 +97,12 @@ def test_the_page_needs_no_other_file(run: Path, other: Path, scorer: Path, tmp_
     assert evaluate(run, other, "--scorer", scorer, "--out", tmp_path, "--pictures", "1") == 0
     page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:src|href)="(?!data:)', page) == []
-    # One example: label map, photo and two images; below what was recognised in the three.
+    # One example: label map, photo and two images; below each of the three what was recognised in it.
     assert re.findall(r"<figcaption>(.*?)</figcaption>", page) == [
-        "label map", "real photos", "finished", "other.safetensors",
-        "real photos, recognised", "finished, recognised", "other.safetensors, recognised",
+        "label map", "real photos", "real photos, recognised", "finished", "finished, recognised",
+        "other.safetensors", "other.safetensors, recognised",
     ]  # fmt: skip
-    assert page.count('class="best"') >= 2
+    assert page.count('class="number best"') >= 2
     assert "{{" not in page
     assert not (tmp_path / "scorer.safetensors").exists()
 

@@ -24,7 +24,8 @@ SPECTRA = SpectralScores(2.0, {"vertical streaks": 1.25, "grid of 8 pixels": -0.
 def write_page(folder: Path, first: SpectralScores | None = None) -> Path:
     gallery = Gallery((ORACLE, *RUNS))
     sample = {"stem": "s0", "label": torch.zeros(16, 32, dtype=torch.uint8)}
-    shown = gallery.embed(0, sample, [torch.rand(1, 3, 16, 32) for _ in range(3)], [None] * 3)  # type: ignore[arg-type]
+    recognised = [torch.zeros(1, 16, 32, dtype=torch.int64)] * 3
+    shown = gallery.embed(0, sample, [torch.rand(1, 3, 16, 32) for _ in range(3)], recognised)  # type: ignore[arg-type]
     assert shown is not None
     gallery.samples.append(shown)
     rows = [RunScores(name, dict.fromkeys(METRICS) | {"psnr": k + 0.5}) for k, name in enumerate((ORACLE, *RUNS))]
@@ -51,8 +52,8 @@ def transforms(page: Page) -> set[str]:
 
 @pytest.mark.browser
 def test_a_row_is_zoomed_and_moved_together(page: Page) -> None:
-    page.locator(".picture").nth(2).click()
-    assert page.locator(".pane").count() == 4
+    page.locator(".made .picture").nth(1).click()
+    assert page.locator(".pane p").all_inner_texts() == ["label map", ORACLE, *RUNS]
     assert transforms(page) == {"translate(0%, 0%) scale(1)"}
     box = page.locator(".pane").nth(1).bounding_box()
     assert box is not None
@@ -71,6 +72,12 @@ def test_a_row_is_zoomed_and_moved_together(page: Page) -> None:
     assert transforms(page) == {"translate(0%, 0%) scale(1)"}
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
+    page.locator(".seen .picture").nth(1).click()
+    recognised = [f"{name}, recognised" for name in (ORACLE, *RUNS)]
+    assert page.locator(".pane p").all_inner_texts() == ["label map", *recognised]
+    page.keyboard.press("Escape")
+    page.set_viewport_size({"width": 360, "height": 640})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 @pytest.mark.browser
