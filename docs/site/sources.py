@@ -19,7 +19,7 @@ FROM_ROOT = {
     "README.md": "readme.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "examples/README.md": "examples/index.md",
+    "examples/README.md": "examples.md",
 }
 """Files of the repository that are pages of the site, and their names there."""
 BESIDE = ("LICENSE", "CITATION.cff", "examples/*.ipynb", "examples/*.jpg", "examples/*.py")
