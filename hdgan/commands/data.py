@@ -65,7 +65,7 @@ def check(
     `torchrun --nproc-per-node N -m hdgan data check ...` shares the files among N processes.
 
     Args:
-        root: Folder of the dataset.
+        root: Folder of the dataset, or its URL, such as s3://bucket/set.
         layout: Folder structure; auto detects it.
         n_labels: Number of classes; labels at or above it are faults, and so is a classes.csv with another number. 0
             for A-to-B images.
@@ -114,7 +114,7 @@ def pack(
     machines that share OUT.
 
     Args:
-        folder: Folder of the dataset.
+        folder: Folder of the dataset, or its URL, such as s3://bucket/set.
         out: Folder to write.
         width: Widths to scale to, those of the training stages; by default the size of the files is kept.
         height: Heights to scale to: one for each width, or heights alone, where widths follow from the aspect ratio.

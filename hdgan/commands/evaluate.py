@@ -56,7 +56,7 @@ class EvaluateOptions:
     """Train the scorer first, and write it to the file of --scorer."""
     scorer_training: ScorerTraining = ScorerTraining()
     root: Path | None = None
-    """Dataset, if it is not the first run's."""
+    """Dataset, if it is not the first run's: a folder, or a URL such as s3://bucket/set."""
     layout: LayoutName | None = None
     """Folder structure of --root; detected by default."""
     phase: str | None = None

@@ -25,6 +25,7 @@ from hdgan.data.zarr_windows import is_zarr
 from hdgan.errors import ConfigError, HdganError
 from hdgan.files import require_no_file
 from hdgan.files.images import image_ending, names_an_image
+from hdgan.files.remote import is_remote, located
 from hdgan.inference.engine import Generated, ImageRequest
 from hdgan.inference.maps import Maps
 from hdgan.inference.ordered import in_order
@@ -70,7 +71,8 @@ def generate(
         run: Run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or
             hf:OWNER/NAME, a model on the Hugging Face Hub.
         out: Folder for the images, or a .png file (.tif where images are TIFF) for a single one.
-        label: Label map, or a folder of them.
+        label: Label map, or a folder of them. This and the next three options also take a URL, such as
+            s3://bucket/labels.
         instance: Instance map, or a folder of them, paired by name.
         input: Input image, or a folder of them, for a model trained on A->B pairs.
         photo: Photo, or a folder of them, that gives each instance its style.
@@ -93,8 +95,13 @@ def generate(
         raise ConfigError(f"--batch-size {batch_size} has no effect on images that are made in tiles: leave it out")
     console = Console(stderr=True)
     every = {"label": label, "input": input, "ids": instance, "photo": photo}
-    sources = {part: path for part, path in every.items() if path is not None}
+    sources = {part: located(path, OPTIONS[part]) for part, path in every.items() if path is not None}
     for part, path in sources.items():
+        if is_remote(path) and tiles.is_used:
+            raise ConfigError(
+                f"{OPTIONS[part]} {path} is not on this machine, and tiles are read from local files: copy it to a "
+                "folder here"
+            )
         if is_zarr(path) and not tiles.is_used:
             raise ConfigError(f"{OPTIONS[part]} {path} is zarr, which is only read in tiles: add --max-memory 4GB")
     with join_shards(device) as world:
@@ -284,7 +291,8 @@ def _styles_beside(target: Path) -> Path:
 
 def _protect_sources(pairs: list[Pair], targets: list[Path], choice: StyleChoice) -> None:
     """Refuse to overwrite a source, even through another path."""
-    sources = {os.path.realpath(path) for pair in pairs for path in pair.files.values()}
+    local = (path for pair in pairs for path in pair.files.values() if not is_remote(path))
+    sources = set(map(os.path.realpath, local))
     sources |= {os.path.realpath(path) for path in choice.files}
     written = [*targets, *(_styles_beside(target) for target in targets if choice.save_styles)]
     for target in written:

@@ -16,6 +16,7 @@ from typing import Any
 
 from hdgan.commands.parser import run_command, run_one_of
 from hdgan.commands.process import INTERRUPTED, PIPE_CLOSED, REFUSED, sensible_width
+from hdgan.commands.urls import refuse_urls
 from hdgan.config.options import typed_as
 from hdgan.errors import ConfigError, HdganError, OtherProcessError, OutputClosed
 from hdgan.sharding.environment import place_of
@@ -162,9 +163,11 @@ def _hdgan(arguments: list[str]) -> int:
     two = " ".join(arguments[:2])
     if two in COMMANDS:
         _require_one_process(two)
+        refuse_urls(two, rest[1:])
         return int(run_command(_function(two), f"hdgan {two}", rest[1:]))
     if first in COMMANDS:
         _require_one_process(first)
+        refuse_urls(first, rest)
         return int(run_command(_function(first), f"hdgan {first}", rest))
     if first in GROUPS:
         members = {name.split()[1]: _function(name) for name in COMMANDS if name.startswith(f"{first} ")}
@@ -181,4 +184,5 @@ def _function(command: str) -> Callable[..., Any]:
 def _train(arguments: list[str]) -> int:
     from hdgan.commands.train import train_command
 
+    refuse_urls("train", arguments)
     return train_command(arguments)

@@ -42,7 +42,7 @@ class ShortOptions:
     """What `hdgan-train PRESET --help` shows. None, the default where the stages differ, changes nothing."""
 
     data_root: Annotated[Path | None, arg(name="data.root", metavar="FOLDER")] = None
-    """The dataset; None draws the built-in street scenes."""
+    """The dataset, a folder or a URL such as s3://bucket/set; None draws the built-in street scenes."""
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/pix2pixhd")
     """The run: checkpoints, metrics, samples and report.html."""
     size: Annotated[str | None, arg(metavar="WIDTH[xHEIGHT]")] = None

@@ -73,7 +73,7 @@ def encode(model: Model, root: Path | None = None, width: int | None = None, dev
     writes the same file.
 
     Args:
-        root: Dataset, if it has moved since training.
+        root: Dataset, a folder or a URL, if it has moved since training.
         width: Width of the images; by default that of training.
         device: auto, cpu, cuda or cuda:N.
     """

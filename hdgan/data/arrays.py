@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from hdgan.errors import DataError
 from hdgan.files import require_file
 from hdgan.files.limits import require_bounded
 from hdgan.files.npy import read_npy_header
+from hdgan.files.remote import RemotePath, fetched
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -29,7 +32,7 @@ def load_array(path: Path) -> np.ndarray:
 
 
 def mapped_array(path: Path) -> np.ndarray:
-    """Map a .npy file of any size into memory as [H, W, C]: only what is used of it is read.
+    """Map a .npy file of any size into memory as [H, W, C]: only what is used of it is read. One on storage is read.
 
     Returns:
         Integers or floats of any byte order.
@@ -38,21 +41,28 @@ def mapped_array(path: Path) -> np.ndarray:
         DataError: the file is missing or damaged, its array has an unsuitable type or shape, or it is shorter than its
             header says.
     """
-    require_file(path, DataError)
+    content = fetched(path) if isinstance(path, RemotePath) else None
+    if content is None:
+        require_file(path, DataError)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") if content is None else BytesIO(content) as file:
             shape, fortran, dtype = read_npy_header(file)
             offset = file.tell()
     except UNREADABLE as error:
         raise damaged(path, error) from error
     require_numbers(str(path), shape, dtype)
-    found, declared = path.stat().st_size - offset, math.prod(shape) * dtype.itemsize
+    length = path.stat().st_size if content is None else len(content)
+    found, declared = length - offset, math.prod(shape) * dtype.itemsize
     if found < declared:
         raise DataError(
             f"{path} cannot be read (an array of shape {shape!s:.100} is longer than the {found} bytes in the file); "
             "restore it from its source or save it again, or remove it with its partners"
         )
-    array = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    if content is None:
+        array: np.ndarray = np.memmap(path, dtype, "r", offset, shape, order)
+    else:
+        array = np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape, order=order)
     return array if array.ndim == 3 else array[..., None]
 
 

@@ -12,6 +12,7 @@ from hdgan.config.bounds import Divisor, Label, Seed, Side, Workers
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values
 from hdgan.errors import ConfigError
+from hdgan.files.remote import located
 
 SceneSide = Annotated[int, Interval(ge=16, le=4096)]
 """Pixels of a scene's width or height."""
@@ -62,7 +63,8 @@ class DataConfig:
     """The place of the pairs, and the meaning of their values."""
 
     root: Path | None = None
-    """Folder of the dataset, in which classes.csv may name the classes; None trains on the built-in scenes."""
+    """Folder of the dataset, or its URL on object storage or a server, such as s3://bucket/set; classes.csv in it may
+    name the classes. None trains on the built-in scenes."""
     scenes: ScenesConfig = ScenesConfig()
     """The built-in scenes, used where root is None."""
     layout: LayoutName = "auto"
@@ -94,6 +96,8 @@ class DataConfig:
     """Data worker processes; 0 reads images in the training process; None chooses up to 4, depending on the cores."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.root, Path):
+            object.__setattr__(self, "root", located(self.root, option("data.root")))
         check_values(self, "data")
 
     @property

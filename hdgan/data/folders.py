@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from hdgan.data.headers import EXTENSIONS
 from hdgan.errors import DataError
+from hdgan.files.remote import RemotePath
 
 # What servers and systems put beside images: thumbnails, deleted files, halves of files.
 _SYSTEM = frozenset(
@@ -48,6 +49,8 @@ def as_text(name: str) -> str:
 
 def subfolders_of(folder: Path) -> list[str]:
     """Names of the folders in a folder, which may be absent, sorted."""
+    if isinstance(folder, RemotePath):
+        return sorted(name for name in folder.folder_names() if not _hidden(name))
     if not folder.is_dir():
         return []
     try:
@@ -62,6 +65,11 @@ def images_in(folder: Path, on_error: Callable[[OSError], None] | None = _refuse
     Links to folders are followed unless they lead back to a folder above them. Hidden files, other kinds of files, and
     the folders of servers and systems are left out.
     """
+    if isinstance(folder, RemotePath):
+        for file in folder.files_below():
+            if file.suffix.lower() in EXTENSIONS and not any(map(_hidden, file.relative_to(folder).parts)):
+                yield file
+        return
     if not folder.is_dir():
         return
     for parent, subfolders, names in os.walk(folder, onerror=on_error, followlinks=True):

@@ -23,6 +23,7 @@ from hdgan.data.layouts import find_pairs, find_phases
 from hdgan.data.pairs import Arrays, Listing, Pair, size_of
 from hdgan.data.report import CheckReport, PhaseReport, Requirements
 from hdgan.errors import ConfigError, DataError
+from hdgan.files.remote import is_remote
 from hdgan.sharding.cores import own_cores
 from hdgan.sharding.world import ALONE, World
 
@@ -30,6 +31,8 @@ ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of the task, the number of pairs done, and their total number."""
 ROUND = 64
 """Pairs that each process reads before all exchange what they have found."""
+_REMOTE_THREADS = 16
+"""Threads that wait for a server, which take little of the cores."""
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -172,7 +175,8 @@ def in_threads(
     function: Callable[[_Item], _Result], items: Sequence[_Item], threads: int | None = None
 ) -> Iterator[_Result]:
     """Map over items in their order. Reading and decoding release the interpreter's lock, so threads are enough."""
-    pool = ThreadPoolExecutor(threads or min(8, own_cores()))
+    first = getattr(items[0], "first_file", None) if items else None
+    pool = ThreadPoolExecutor(threads or (_REMOTE_THREADS if is_remote(first) else min(8, own_cores())))
     try:
         yield from pool.map(function, items)
     finally:

@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hdgan.data.scan import require_few_parts
 from hdgan.errors import DataError
 from hdgan.files import require_file
 from hdgan.files.limits import VARIABLE, max_bytes
+from hdgan.files.remote import RemotePath, fetched
 
 ImageSource = Path | Image.Image
 
@@ -62,6 +64,13 @@ def opened(source: ImageSource) -> Iterator[Image.Image]:
     """
     try:
         with _guards:
+            if isinstance(source, RemotePath):
+                content = BytesIO(fetched(source))
+                require_few_parts(source, content=content)
+                content.seek(0)
+                with Image.open(content, formats=_FORMATS) as image:
+                    yield image
+                return
             if isinstance(source, Path):
                 require_file(source, DataError)
                 require_few_parts(source)

@@ -37,6 +37,8 @@ from hdgan.data.pairs import Arrays
 from hdgan.errors import DataError
 from hdgan.files.json import parse_json
 from hdgan.files.limits import require_bounded
+from hdgan.files.remote import RemotePath
+from hdgan.files.remote_tensors import RemoteTensors
 from hdgan.files.safetensors import open_safetensors
 
 _MAPS = ("label", "ids")
@@ -114,28 +116,48 @@ def verify_packed(path: Path) -> About:
 
 
 @contextmanager
-def open_packed(path: Path) -> Iterator[tuple[Any, About]]:
+def open_packed(path: Path, size: int | None = None, *, whole: bool = True) -> Iterator[tuple[Any, About]]:
     """Open a sample's file and read its metadata.
+
+    Args:
+        path: The file.
+        size: Its length in bytes by the index, which saves a request for a file elsewhere.
+        whole: Fetch all of a file elsewhere at once, because most of it will be read.
 
     Raises:
         DataError: it is missing or damaged, which may show only when its tensors are read.
     """
-    if not path.exists():
-        raise DataError(f"{path} does not exist; {REPEAT}")
     try:
-        # PyTorch's tensors are views of the mapped file, NumPy's would be copies.
-        with open_safetensors(path, remedy=REPEAT, error=DataError) as file:
+        with _opened(path, size, whole) as file:
             metadata = parse_json((file.metadata() or {}).get(_KEY, ""), str(path), REPEAT, DataError)
             yield file, from_plain(About, metadata, str(path), DataError)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; {REPEAT}") from None
     except (ValueError, TypeError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); {REPEAT}") from error
+
+
+@contextmanager
+def _opened(path: Path, size: int | None, whole: bool) -> Iterator[Any]:
+    if isinstance(path, RemotePath):
+        copy = path.copy_here()
+        if copy is None:
+            yield RemoteTensors(path, path.stat().st_size or 0 if size is None else size, REPEAT, whole=whole)
+            return
+        path = copy
+    elif not path.exists():
+        raise FileNotFoundError
+    # PyTorch's tensors are views of the mapped file, NumPy's would be copies.
+    with open_safetensors(path, remedy=REPEAT, error=DataError) as file:
+        yield file
 
 
 def _decode(path: Path, file: Any, name: str, about: About) -> np.ndarray:
     if name not in about.tensors:
         raise DataError(f"{path} has no {name}; {REPEAT}")
     holds = about.tensors[name]
-    stored = file.get_tensor(name).numpy()
+    tensor = file.get_tensor(name)
+    stored = tensor if isinstance(tensor, np.ndarray) else tensor.numpy()
     if _checksum(name, holds, stored) != holds.crc32:
         raise DataError(f"{path}: {name} differs from its checksum; {REPEAT}")
     if name.partition("@")[0] not in _MAPS:

@@ -23,6 +23,7 @@ from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import leads_out, require_file
 from hdgan.files.json import read_json
+from hdgan.files.remote import is_remote
 
 INDEX = "packed.json"
 FORMAT, VERSION = "hdgan-packed", 2
@@ -203,6 +204,8 @@ def require_inside(root: Path, paths: Iterable[Path]) -> None:
     Raises:
         DataError: a folder on the way to one of them is such a link.
     """
+    if is_remote(root):  # where links lead, only the server knows
+        return
     whole = os.path.realpath(root)
     for folder in {path.parent for path in paths}:
         if not Path(os.path.realpath(folder)).is_relative_to(whole):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,12 +25,18 @@ TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIPS = (273, 324)  # StripOffsets, TileOffsets
 
 
-def require_few_parts(path: Path, most_strips: int = _MOST_STRIPS) -> None:
-    """Raise DataError for an image with more parts than any program writes. Other faults are found when it is read."""
-    with path.open("rb") as file:
+def require_few_parts(path: Path, most_strips: int = _MOST_STRIPS, content: BytesIO | None = None) -> None:
+    """Raise DataError for an image with more parts than any program writes. Other faults are found when it is read.
+
+    Args:
+        path: the file.
+        most_strips: strips or tiles that a TIFF may have.
+        content: of the file, if it is in memory already.
+    """
+    with path.open("rb") if content is None else nullcontext(content) as file:
         head = file.read(8)
         if head == b"\x89PNG\r\n\x1a\n":
-            what = _chunks_of_png(file, path.stat().st_size)
+            what = _chunks_of_png(file, path.stat().st_size if content is None else len(content.getbuffer()))
         elif head[:3] == b"\xff\xd8\xff":
             what = _segments_of_jpeg(file)
         elif head[:4] in TIFF_MARKS:

@@ -21,6 +21,7 @@ from hdgan.data.tiles import StoredImage
 from hdgan.data.zarr_windows import is_zarr, open_zarr
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import require_file
+from hdgan.files.remote import is_remote
 from hdgan.files.slides import SLIDES_REMEDY, has_slides
 from hdgan.wording import count
 
@@ -151,6 +152,8 @@ def open_photo(path: Path, size: tuple[int, int], rgb: bool) -> Windows:
 
 
 def _open(path: Path, kind: Kind, whole: Reader) -> Windows:
+    if is_remote(path):
+        raise DataError(f"{path} is not on this machine, and tiles are read from local files: copy it to a folder here")
     if path.suffix.lower() == ".npy":
         return _of_array(path, kind, mapped_array(path))
     if is_zarr(path):

@@ -16,6 +16,7 @@ from hdgan.errors import DataError
 from hdgan.files import leads_out
 from hdgan.files.json import read_json
 from hdgan.files.limits import require_bounded
+from hdgan.files.remote import is_remote
 from hdgan.files.slides import slides
 
 _PLANE = ("y", "x", "c")
@@ -32,7 +33,9 @@ _ROUNDING = frozenset({"astype", "bitround", "fixedscaleoffset", "quantize"})
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a path is the folder of a zarr array or group, by its ending or its metadata."""
+    """Whether a path is the folder of a zarr array or group on this machine, by its ending or its metadata."""
+    if is_remote(path):
+        return False
     known = (_ARRAY, _GROUP, _EITHER)
     return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in known))
 

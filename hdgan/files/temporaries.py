@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hdgan.errors import HdganError
+from hdgan.files.urls import is_url
+
 try:
     import fcntl
 except ImportError:  # Windows, where nothing is removed
@@ -36,7 +39,13 @@ def temporary_name(path: Path) -> Path:
 @contextmanager
 def writing_into(folder: Path) -> Iterator[None]:
     """Create a folder and remove what dead processes left in it; during the block, nobody removes what is written
-    there."""
+    there.
+
+    Raises:
+        HdganError: the folder is a URL.
+    """
+    if is_url(folder):
+        raise HdganError(f"{folder} is a URL, and files are only written on this machine: give a local folder")
     folder.mkdir(parents=True, exist_ok=True)
     absolute = folder.absolute()
     with _tidying:

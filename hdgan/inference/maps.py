@@ -16,6 +16,7 @@ from hdgan.data import read_input, read_map, read_photo, read_stored_photo, to_u
 from hdgan.data.opening import named
 from hdgan.errors import ConfigError, DataError
 from hdgan.families import ModelConfig
+from hdgan.files.remote import located
 from hdgan.ops import InstanceIndex, instance_broadcast, instance_index
 from hdgan.styles.sample import Styles
 from hdgan.styles.table import classes_of
@@ -209,7 +210,7 @@ def _require_source(source: object, what: str) -> None:
 
 
 def _with_path(source: str | Path | Image.Image | np.ndarray) -> Path | Image.Image | np.ndarray:
-    return Path(source) if isinstance(source, str) else source
+    return located(Path(source), "the path") if isinstance(source, (str, Path)) else source
 
 
 def require_labels(label: Tensor, name: str, config: ModelConfig) -> None:

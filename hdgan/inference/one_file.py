@@ -16,6 +16,7 @@ from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import ImageModel
 from hdgan.families.saving import SavedInfo, load_model, save_model
 from hdgan.families.stored_classes import classes_entry, stored_classes
+from hdgan.files.urls import is_url
 from hdgan.styles.bank import StyleBank
 from hdgan.styles.table import Origin, fingerprint
 from hdgan.training.known_classes import classes_of_model
@@ -132,5 +133,13 @@ def _last_part(text: str) -> str:
     """The last part of a text that says where something lies on somebody's machine, of whichever kind; or the text."""
     start, local, place = text.rpartition("local-dir:")  # of timm's networks
     path = PureWindowsPath(place)  # which knows both separators
-    tells = path.is_absolute() or path.root or path.drive or place[:1] == "~" or ".." in path.parts or local
+    tells = (
+        path.is_absolute()
+        or path.root
+        or path.drive
+        or place[:1] == "~"
+        or ".." in path.parts
+        or local
+        or (is_url(place))
+    )
     return f"{start}{local}{path.name}" if tells else text

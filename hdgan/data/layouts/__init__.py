@@ -14,8 +14,10 @@ from pathlib import Path
 from hdgan.config.options import option
 from hdgan.data.config import LAYOUTS, DataConfig
 from hdgan.data.layouts._layout import IMAGES, FolderLayout, Layout, match
+from hdgan.data.packed_index import INDEX, is_packed
 from hdgan.data.pairs import Listing
 from hdgan.errors import ConfigError, DataError
+from hdgan.files.remote import RemotePath
 
 
 @cache
@@ -43,7 +45,7 @@ def find_pairs(config: DataConfig, phase: str, labels: bool | None = None) -> Li
         ConfigError: no root is set, the dataset has label maps and the model takes an A-to-B input, or the reverse, or
             it was packed with photos of another kind.
     """
-    root = _root(config)
+    root = _root(config, anew=True)
     layout = _layout(config, labels)
     if config.layout == "auto" and (foreign := layout.foreign(root)):
         raise DataError(foreign)
@@ -75,7 +77,8 @@ def find_phases(config: DataConfig, labels: bool | None = None) -> tuple[str, ..
         DataError: the folder is missing or has no known structure.
         ConfigError: as in `find_pairs`.
     """
-    return _layout(config, labels).phases(_root(config))
+    root = _root(config, anew=True)
+    return _layout(config, labels).phases(root)
 
 
 def validation_phase(config: DataConfig, labels: bool | None = None) -> str:
@@ -101,10 +104,20 @@ def _reading(listing: Listing, config: DataConfig) -> Listing:
     return listing
 
 
-def _root(config: DataConfig) -> Path:
+def _root(config: DataConfig, anew: bool = False) -> Path:
+    """The folder of the dataset; with `anew`, what is known of one elsewhere may have changed."""
     if config.root is None:
         raise ConfigError(f"no dataset folder is set; set {option('data.root')} to the folder that contains the phases")
-    if not config.root.is_dir():
+    if isinstance(config.root, RemotePath):
+        if anew:
+            for path in (config.root, config.root / INDEX):
+                path.forget()
+        if not (is_packed(config.root) or config.root.is_dir()):
+            raise DataError(
+                f"{config.root} is no folder that the server lists; set {option('data.root')} to the folder that "
+                "contains the phases, or to that of a packed dataset, which needs no listing"
+            )
+    elif not config.root.is_dir():
         raise DataError(
             f"{config.root} is not a folder; set {option('data.root')} to the folder that contains the phases"
         )

@@ -14,6 +14,7 @@ from hdgan.data.packed_index import INDEX, REPEAT, About, Entry, is_packed, read
 from hdgan.data.pairs import Arrays, Listing, Pair, PairHeader
 from hdgan.data.transforms import Filter, scaled_size
 from hdgan.errors import ConfigError, DataError
+from hdgan.files.remote import RemotePath, is_remote
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,10 @@ class PackedPair(Pair):
 
     def read_headers(self, map_size: Size | None = None) -> PairHeader:
         self._require_whole()
-        with open_packed(self.first_file) as (_, about):
+        if is_remote(self.first_file) and self.input is None and not self.stored:
+            # The index says all that a header would, which takes a request. Every read compares the two.
+            return PairHeader(dict.fromkeys(self.files, self.entry.source), {"photo": RGB} if self.photo else {})
+        with open_packed(self.first_file, self.entry.bytes, whole=False) as (_, about):
             self._require_listed(about)
         return PairHeader(dict.fromkeys(self.files, self.entry.source), kinds_of(about))
 
@@ -36,7 +40,8 @@ class PackedPair(Pair):
 
     def read(self, size: Size | None = None, map_size: Size | None = None) -> Arrays:
         size = size or self.entry.sizes[0]
-        with open_packed(self.first_file) as (file, about):
+        one = len(self.entry.sizes) == 1
+        with open_packed(self.first_file, self.entry.bytes, whole=one) as (file, about):
             self._require_listed(about)
             return read_packed(self.first_file, file, about, tuple(self.files), size)
 
@@ -64,6 +69,8 @@ class PackedPair(Pair):
         path = self.first_file
         try:
             found = path.stat().st_size
+            if found is None:  # of a server that does not tell it; reading compares it
+                return
         except FileNotFoundError:
             raise DataError(f"{path} does not exist; {REPEAT}") from None
         except OSError as error:
@@ -102,6 +109,8 @@ class PackedLayout(Layout):
             raise DataError(f"{root} was packed without phase {phase}; it contains: {', '.join(sorted(index.phases))}")
         found, photo_filter = index.phases[phase], index.settings.photo_filter
         stored = index.settings.photo == "stored"
+        if isinstance(root, RemotePath):
+            (root / phase).files_below()  # the sizes of all files in few requests, where the server tells them
         pairs = []
         for entry in found.samples:
             files = dict.fromkeys(found.parts, sample_path(root / phase, entry.stem))
