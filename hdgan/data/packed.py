@@ -131,6 +131,8 @@ def open_packed(path: Path, size: int | None = None, *, whole: bool = True) -> I
         with _opened(path, size, whole) as file:
             metadata = parse_json((file.metadata() or {}).get(_KEY, ""), str(path), REPEAT, DataError)
             yield file, from_plain(About, metadata, str(path), DataError)
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; {REPEAT}") from None
     except (ValueError, TypeError, zlib.error) as error:

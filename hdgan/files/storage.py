@@ -206,13 +206,14 @@ def _ask(url: str, request: Callable[[Any, str], T]) -> T:
             return request(*fsspec.url_to_fs(url, **_options(url)))
         except HdganError:
             raise
-        except FileNotFoundError as error:
-            raise FileNotFoundError(2, "No such file", url) from error
         except ImportError as error:
             protocol = url.partition(":")[0]
             package = _PACKAGES.get(protocol, f"the package of fsspec for {protocol}")
             raise ConfigError(f"{url} needs a package that is not installed: pip install {package}") from error
-        except Exception as error:  # of whichever library: nothing but the request is tried here
+        except Exception as problem:  # of whichever library: nothing but the request is tried here
+            error = _cause(problem)
+            if isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(2, "No such file", url) from error
             if isinstance(error, ValueError) and "Protocol not known" in str(error):
                 raise ConfigError(f"{url}: fsspec does not know {url.partition(':')[0]}: check the URL") from error
             if _is_refusal(error):
@@ -248,11 +249,23 @@ def _is_http(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 
 
+def _cause(error: Exception) -> Exception:
+    """What has happened. fsspec's file system for HTTP calls every failure to learn about a file its absence."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return error
+    return cause if type(cause).__module__.partition(".")[0] == "aiohttp" and _code(cause) not in (404, 410) else error
+
+
+def _code(error: Exception) -> Any:
+    """The status with which a server has answered, where the error has it."""
+    return getattr(error, "status", getattr(error, "code", None))
+
+
 def _is_refusal(error: Exception) -> bool:
     """Whether a repetition would be refused in the same way."""
-    status = getattr(error, "status", getattr(error, "code", None))
     missing = type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
-    return isinstance(error, PermissionError) or status in (401, 403) or missing
+    return isinstance(error, PermissionError) or _code(error) in (401, 403) or missing
 
 
 def _reason(error: Exception) -> str:
