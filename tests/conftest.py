@@ -12,9 +12,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -90,6 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ("timm", all(map(find_spec, ("timm", "torchvision")))),
         ("wandb", find_spec("wandb") is not None),
         ("mlflow", find_spec("mlflow") is not None),
+        ("remote", all(map(find_spec, ("aiohttp", "fsspec", "requests")))),
         ("slides", has_slides("tifffile") and has_slides("zarr")),
         ("video", has_video()),
     ]
@@ -146,6 +150,48 @@ def write_dataset(root: Path, train: int = 6, test: int = 2, size: tuple[int, in
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(root / name)
     return root
+
+
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Path]]:
+    """Copy a folder to the storage in memory of fsspec, and give its URL as a command line would."""
+    import fsspec
+
+    monkeypatch.setattr("hdgan.files.storage.PAUSES", (0.0, 0.0))
+    memory, made = fsspec.filesystem("memory"), []
+
+    def put(folder: Path) -> Path:
+        made.append(f"/{uuid4().hex}/set")
+        memory.put(f"{folder}/", f"{made[-1]}/", recursive=True)
+        return Path(f"memory:/{made[-1]}")
+
+    yield put
+    for path in made:
+        memory.rm(path, recursive=True)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], str]]:
+    """Serve a folder on this machine by HTTP, and give its URL."""
+    servers = []
+
+    def start(folder: Path) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Serving, directory=str(folder)))
+        Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+class _Serving(SimpleHTTPRequestHandler):
+    """Python's server, which lists folders and knows no ranges."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
 
 @pytest.fixture

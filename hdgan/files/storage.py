@@ -259,7 +259,7 @@ def _cause(error: Exception) -> Exception:
 
 def _code(error: Exception) -> Any:
     """The status with which a server has answered, where the error has it."""
-    return getattr(error, "status", getattr(error, "code", None))
+    return error.status if hasattr(error, "status") else getattr(error, "code", None)
 
 
 def _is_refusal(error: Exception) -> bool:
