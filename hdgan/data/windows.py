@@ -21,7 +21,7 @@ from hdgan.data.tiles import StoredImage
 from hdgan.data.zarr_windows import is_zarr, open_zarr
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import require_file
-from hdgan.files.remote import is_remote
+from hdgan.files.remote import is_remote, located
 from hdgan.files.slides import SLIDES_REMEDY, has_slides
 from hdgan.wording import count
 
@@ -106,7 +106,7 @@ def open_map(path: Path, kind: Kind = "label map") -> Windows:
         ConfigError: a package that the file needs is not installed.
         DataError: not one channel of integers, a lossy format, or an unreadable file.
     """
-    return _open(Path(path), kind, lambda path: read_map(path, kind)[..., None])
+    return _open(located(Path(path), "the path"), kind, lambda path: read_map(path, kind)[..., None])
 
 
 def open_image(path: Path) -> Windows:
@@ -121,7 +121,7 @@ def open_image(path: Path) -> Windows:
         ConfigError: a package that the file needs is not installed.
         DataError: integers of more than 16 bits, or an unreadable file.
     """
-    return _open(Path(path), "input", read_input)
+    return _open(located(Path(path), "the path"), "input", read_input)
 
 
 def open_photo(path: Path, size: tuple[int, int], rgb: bool) -> Windows:
@@ -141,7 +141,7 @@ def open_photo(path: Path, size: tuple[int, int], rgb: bool) -> Windows:
     def whole(path: Path) -> np.ndarray:
         return np.asarray(read_photo(path, size)) if rgb else read_stored_photo(path, size)
 
-    windows = _open(Path(path), "photo", whole)
+    windows = _open(located(Path(path), "the path"), "photo", whole)
     if rgb and (windows.channels, windows.dtype) != (3, np.uint8):
         windows.close()
         raise DataError(

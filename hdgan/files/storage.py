@@ -7,6 +7,7 @@ process, so that data workers may be forked. Credentials come from the environme
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import stat
 import threading
@@ -254,7 +255,9 @@ def _cause(error: Exception) -> Exception:
     cause = error.__cause__
     if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
         return error
-    return cause if type(cause).__module__.partition(".")[0] == "aiohttp" and _code(cause) not in (404, 410) else error
+    of_network = isinstance(cause, (ConnectionError, TimeoutError, asyncio.TimeoutError))
+    of_network |= type(cause).__module__.partition(".")[0] == "aiohttp" and _code(cause) not in (404, 410)
+    return cause if of_network else error
 
 
 def _code(error: Exception) -> Any:

@@ -84,7 +84,15 @@ def test_a_protocol_or_package_that_is_not_there_is_named() -> None:
 def test_only_reading_is_possible(in_memory: Callable[[Path], Path], tmp_path: Path) -> None:
     root = located(in_memory(tmp_path), "--root")
     refused = r"^memory://\w+/set/a is not on this machine, and this needs a local file: copy it"
-    for use in (os.fspath, open, np.memmap, Path.mkdir, RemotePath.mkdir, RemotePath.touch, lambda path: path.open("w")):
+    for use in (
+        os.fspath,
+        open,
+        np.memmap,
+        Path.mkdir,
+        RemotePath.mkdir,
+        RemotePath.touch,
+        lambda path: path.open("w"),
+    ):
         with pytest.raises(HdganError, match=refused):
             use(root / "a")
     with pytest.raises(HdganError, match=r"is a URL, and files are only written on this machine"):

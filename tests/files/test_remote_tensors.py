@@ -43,7 +43,9 @@ def test_tensors_are_those_of_safetensors(
         found = opened.get_tensor(name)
         assert (found.dtype, found.shape) == (values.dtype, values.shape)
         assert np.array_equal(found, values)
-    with pytest.raises(DataError, match=r"x\.safetensors cannot be read \(its header does not describe e\); pack again"):
+    with pytest.raises(
+        DataError, match=r"x\.safetensors cannot be read \(its header does not describe e\); pack again"
+    ):
         opened.get_tensor("e")
 
 

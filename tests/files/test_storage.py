@@ -1,4 +1,4 @@
-"""Requests to storage: repeated when the network fails, refused in one line, and kept in the cache if that is wished."""
+"""Requests to storage: repeated when the network fails, refused in one line, kept in the cache where that is wished."""
 
 from __future__ import annotations
 
@@ -124,7 +124,9 @@ def test_web_servers(tmp_path: Path, serve: Callable[[Path], str], monkeypatch: 
 
 
 @pytest.mark.remote
-def test_a_server_that_is_down_is_no_missing_file(serve: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_no_missing_file(
+    serve: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from http.server import HTTPServer, SimpleHTTPRequestHandler
 
     monkeypatch.setattr(storage, "PAUSES", (0.0,))

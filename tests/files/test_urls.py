@@ -9,7 +9,9 @@ import pytest
 from hdgan.files.urls import is_url
 
 
-@pytest.mark.parametrize("text", ["s3://bucket/set", "gs://b", "https://host:8080/a", "simplecache::s3://b/c", "s3a://b"])
+@pytest.mark.parametrize(
+    "text", ["s3://bucket/set", "gs://b", "https://host:8080/a", "simplecache::s3://b/c", "s3a://b"]
+)
 def test_urls(text: str) -> None:
     assert is_url(text)
     assert is_url(Path(text))
