@@ -39,6 +39,11 @@ def call(path: str | os.PathLike[str], name: str, remedy: str = "") -> None:
     _aliases[os.fspath(path)] = _Alias(_as_called(name, with_remedy=False), remedy)
 
 
+def called(path: str | os.PathLike[str]) -> str:
+    """What the user calls a path, where `call` has said so; else the path."""
+    return _as_called(str(path), with_remedy=False)
+
+
 def _as_called(message: str, *, with_remedy: bool) -> str:
     """A message in which each path has the name that `call` gave it."""
     for path, alias in _aliases.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hdgan import errors
-from hdgan.errors import CheckpointError, ConfigError, call
+from hdgan.errors import CheckpointError, ConfigError, call, called
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +46,9 @@ def test_an_error_that_is_passed_on_stays_the_same() -> None:
     call("/cache/c0", "hf:a/b", "delete it")
     error = CheckpointError("/cache/c0/m.x is bad")
     assert str(copy.copy(error)) == str(CheckpointError(error)) == str(error) == "hf:a/b (m.x) is bad; delete it"
+
+
+def test_pages_may_name_a_file_as_errors_do() -> None:
+    call("/cache/a b/c0", "hf:a/b", "delete it")
+    assert called(Path("/cache/a b/c0/m.safetensors")) == "hf:a/b (m.safetensors)"
+    assert called("/cache/other") == "/cache/other"

@@ -98,8 +98,8 @@ def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int
     classes in images: --train-scorer trains one on the real training photos of the first run (without a run: of --root,
     or of the built-in scenes), and --scorer gives an existing one.
 
-    `torchrun --nproc-per-node N -m hdgan evaluate ...` shares the images among N processes, one for each GPU, and
-    writes the same files. The scorer is trained by one of them.
+    `torchrun --nproc-per-node N -m hdgan evaluate ...` shares the images among N processes, one for each
+    GPU or several on CPUs, and writes the same files. The scorer is trained by one of them.
     """
     _check(options)
     with join_shards(options.device) as world:

@@ -61,8 +61,8 @@ def generate(
 ) -> int:
     """Make an image of the same size for every label map, or several in different styles.
 
-    `torchrun --nproc-per-node N -m hdgan generate ...` shares the images among N processes, one for each GPU, and
-    writes the same files.
+    `torchrun --nproc-per-node N -m hdgan generate ...` shares the images among N processes, one for each
+    GPU or several on CPUs, and writes the same files.
 
     Images have the channels and bits of the photos that the model was trained on: PNG for up to four channels of 8 or
     16 bits; else TIFF with one page for each channel.

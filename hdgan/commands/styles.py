@@ -69,8 +69,8 @@ def encode(model: Model, root: Path | None = None, width: int | None = None, dev
 
     Writes features.npz next to the checkpoint: picture, id, class, area, box and mean feature of each instance.
 
-    `torchrun --nproc-per-node N -m hdgan styles encode ...` shares the images among N processes, one for each GPU, and
-    writes the same file.
+    `torchrun --nproc-per-node N -m hdgan styles encode ...` shares the images among N processes, one for each
+    GPU or several on CPUs, and writes the same file.
 
     Args:
         root: Dataset, a folder or a URL, if it has moved since training.

@@ -79,7 +79,8 @@ def video(
     done are kept in the folder OUT.parts until the video is complete: an interrupted command that is repeated goes on
     with them.
 
-    `torchrun --nproc-per-node N -m hdgan video ...` shares the frames among N processes, one for each GPU.
+    `torchrun --nproc-per-node N -m hdgan video ...` shares the frames among N processes, one for each
+    GPU or several on CPUs.
 
     Args:
         run: Run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or

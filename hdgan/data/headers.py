@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,12 @@ _EXACT_FORMATS = frozenset({"PNG", "TIFF", "BMP", "PPM", "NPY", ""})
 _BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(WIDE_MODES, 2)
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _MAP_MODES = WIDE_MODES | {"1", "L", "P", "I"} | _INTEGERS
+_MOST_TEXT = 4096
+"""Characters of a description in which the number of images is looked for; it is near the start."""
 WHITES = {"uint8": 255, "uint16": 65535}
 """The numbers that mean full brightness, by the depths that have one."""
+_DEPTHS, _DESCRIPTION = (32997, 32998), 270
+"""The tags ImageDepth and TileDepth of a volume, and that of the text in which ImageJ gives its number of images."""
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
 _TILE_WIDTH, _TILE_LENGTH, _EXTRA = 322, 323, 338
 
@@ -204,7 +209,7 @@ def header_of(image: Image.Image, source: ImageSource) -> Header:
     )
     if raw_mode(image):
         _require_bounded(image, named(source), frames)
-    _require_understood(image, named(source))
+    _require_understood(image, named(source), frames)
     return header
 
 
@@ -290,13 +295,15 @@ def _require_bounded(image: Image.Image, name: str, frames: int) -> None:
     require_bounded(name, width * height * pixel, f"a TIFF in tiles of {width}x{height} pixels")
 
 
-def _require_understood(image: Image.Image, name: str) -> None:
+def _require_understood(image: Image.Image, name: str, frames: int) -> None:
     """Refuse files from which Pillow would silently read other numbers than those stored."""
     raw, codec = raw_mode(image), first_tile(image)[0]
     planes = len(image.getbands()) if tiff_tag(image, _PLANAR, 1) == 2 and codec != "libtiff" else 1
     bits = 1 if image.mode == "1" else 8
     reason = ""
-    if codec == "raw" and image.format == "BMP" and image.mode in ("1", "L") and _bits_of_bmp(image) != bits:
+    if (volume := _planes(image)) > frames:
+        reason = f"a TIFF of {volume} planes behind each other"
+    elif codec == "raw" and image.format == "BMP" and image.mode in ("1", "L") and _bits_of_bmp(image) != bits:
         reason = "a BMP with a grey palette of few colours"
     elif image.mode in ("I", "F") and image.info.get("compression") != "raw" and _is_swapped(image):
         reason = "a compressed TIFF of floats or signed numbers in the other byte order"
@@ -310,6 +317,14 @@ def _require_understood(image: Image.Image, name: str) -> None:
         reason = "a TIFF that does not contain all of its pixels"
     if reason:
         raise DataError(f"{name} is {reason}, which cannot be read as stored; save it as PNG, or as .npy")
+
+
+def _planes(image: Image.Image) -> int:
+    """The planes of a TIFF that are behind each other without being pages, of which Pillow reads the first."""
+    planes = max(tiff_tag(image, tag, 1) for tag in _DEPTHS)
+    text = str(getattr(image, "tag_v2", {}).get(_DESCRIPTION, ""))[:_MOST_TEXT]
+    images = re.search(r"^images=(\d{1,9})$", text, re.MULTILINE) if text.startswith("ImageJ=") else None
+    return planes if images is None or image.tell() else max(planes, int(images[1]))
 
 
 def _is_swapped(image: Image.Image) -> bool:

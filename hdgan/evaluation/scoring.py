@@ -18,6 +18,7 @@ from hdgan.data.config import LayoutName
 from hdgan.data.headers import WHITES
 from hdgan.data.image_kind import RGB
 from hdgan.devices import enough_memory
+from hdgan.errors import called
 from hdgan.evaluation.comparison import Comparison, open_comparison, photo_of
 from hdgan.evaluation.page import Facts, Gallery, ShownSample, write_results
 from hdgan.inference.pipeline import Pipeline
@@ -216,7 +217,7 @@ def _facts(comparison: Comparison) -> Facts:
     }
     if comparison.dataset.photo_kind != RGB:
         lines["photos"] = str(comparison.dataset.photo_kind)
-    lines |= {name: str(pipeline.file) for name, pipeline in comparison.runs.items()}
+    lines |= {name: called(pipeline.file or "") for name, pipeline in comparison.runs.items()}
     remarks = list(comparison.warnings)
     if comparison.scorer is not None:
         remarks.append(

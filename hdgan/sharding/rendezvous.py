@@ -33,6 +33,8 @@ died; nothing sees one that hangs before this time."""
 _STORE_TIMEOUT = timedelta(seconds=10)
 """How long the process with the store waits for the others to read why a process has failed."""
 _POLL_SECONDS = 0.05
+_stores: dict[tuple[str | None, ...], tuple[dist.Store, Iterator[int]]] = {}
+"""The store of this process by its place in the environment, and how often the processes have joined by it."""
 _SHOWN = 3  # differences in a message
 _FAILURE, _ENDED, _TOLD = "hdgan/failure", "hdgan/ended", "hdgan/told"  # keys of the store
 
@@ -49,7 +51,7 @@ class Rendezvous:
 
     @staticmethod
     def join(rank: int, size: int) -> Rendezvous:
-        """Find the other processes by the environment that torchrun sets.
+        """Find the other processes by the environment that torchrun sets. A program may do so several times.
 
         Args:
             rank: of this process.
@@ -58,16 +60,20 @@ class Rendezvous:
         Raises:
             OtherProcessError: they do not connect.
         """
+        address = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT"), str(rank), str(size)
         try:
-            store, *_ = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
+            if address not in _stores:
+                _stores[address] = next(dist.rendezvous("env://", timeout=START_TIMEOUT))[0], itertools.count()
         except RuntimeError as error:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise OtherProcessError(
                 f"process {rank} has waited {START_TIMEOUT.total_seconds():g} seconds for all {size} processes of the "
                 f"run to connect at {where}: read the messages of the others, then start all of them together"
             ) from error
+        store, times = _stores[address]
         store.set_timeout(TIMEOUT)
-        return Rendezvous(rank, size, store)
+        # What the processes have told each other before must not be taken for what they tell now.
+        return Rendezvous(rank, size, dist.PrefixStore(f"hdgan-{next(times)}", store))
 
     def all_gather(self, value: T, timeout: timedelta = TIMEOUT) -> list[T]:
         """Give a value to all processes. Each of them calls this as often as the others do.

@@ -1,4 +1,4 @@
-"""Many GPUs and nodes: `torchrun -m hdgan …` starts one process for each GPU.
+"""Many GPUs and nodes: `torchrun -m hdgan …` starts one process for each GPU, or several on CPUs.
 
 In training they average their gradients. Every process builds the same networks from the same seed, so nothing is
 broadcast. In other commands each takes its share of the items, and all of them receive all results in the order of the

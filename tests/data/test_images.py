@@ -125,6 +125,22 @@ def test_unsigned_ids_beyond_int32_are_refused(tmp_path):
         read_map(path)
 
 
+@pytest.mark.parametrize("read", [read_map, read_input, read_photo])
+@pytest.mark.parametrize("tags", [{32997: 5}, {32998: 5}, {270: "ImageJ=1.54f\nimages=5\nslices=5\n"}])
+def test_a_volume_is_refused(tmp_path, read, tags):
+    """Pillow reads its first plane."""
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "a.tif", tiffinfo=tags)
+    with pytest.raises(DataError, match=r"a\.tif is a TIFF of 5 planes behind each other, which cannot be read"):
+        read(tmp_path / "a.tif")
+
+
+def test_a_stack_of_imagej_with_all_its_pages_is_an_input(tmp_path):
+    pages = [Image.fromarray(np.full((4, 6), k, np.uint8)) for k in range(3)]
+    about = {270: "ImageJ=1.54f\nimages=3\n"}
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], tiffinfo=about)
+    assert read_input(tmp_path / "a.tif")[0, 0].tolist() == [0, 1, 2]
+
+
 def test_map_with_pages_is_refused(tmp_path):
     page = Image.fromarray(IDS8)
     page.save(tmp_path / "a.tif", save_all=True, append_images=[page])

@@ -97,9 +97,11 @@ def test_gpus_average_by_nccl_and_the_host_talks_by_gloo(monkeypatch: pytest.Mon
 THREADS_THAT_ARE_LEFT = """
 import os, sys, torch
 from hdgan.sharding.world import join_world
-with join_world("cpu") as world:
-    world.mean(torch.ones(1))
-    import torch.distributed.nn  # as PyTorch's compiler does
+for turn in range(2):  # a program may train twice
+    with join_world("cpu") as world:
+        world.mean(torch.ones(1))
+        assert world.all_gather(turn) == world.rendezvous.all_gather(turn) == [turn] * 2
+        import torch.distributed.nn  # as PyTorch's compiler does
 names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
 sys.exit("gloo" in " ".join(names))
 """
