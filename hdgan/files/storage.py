@@ -124,7 +124,7 @@ def files_below(url: str) -> list[str]:
 
     url = url.rstrip("/") + "/"
     for known in [known for known in _known if known.startswith(url)]:
-        del _known[known]
+        _known.pop(known, None)
     try:
         start, found = _ask(url, find)
     except FileNotFoundError:

@@ -131,6 +131,8 @@ def test_a_file_without_a_known_training(styled: Path, tmp_path: Path) -> None:
         ("timm:local-dir:/home/jane/x", "timm:local-dir:x"),
         ("timm:resnet18", "timm:resnet18"),
         ("runs/demo", "runs/demo"),
+        ("s3://clinic/jane/set", "set"),
+        ("simplecache::https://clinic/set", "set"),
         ("", ""),
     ],
 )

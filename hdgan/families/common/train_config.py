@@ -27,6 +27,7 @@ from hdgan.families.common.augmentation import AugmentConfig
 from hdgan.families.common.config import ModelConfig
 from hdgan.families.common.losses import LossConfig
 from hdgan.files import leads_out
+from hdgan.files.urls import is_url
 from hdgan.wording import count
 
 Epochs = Annotated[float, Interval(ge=0, le=10**6)]
@@ -210,6 +211,11 @@ class TrainConfig:
             family = "create the config of a family, such as Pix2PixHDTrainConfig"
             raise ConfigError(f"TrainConfig is only the base class: {family}")
         check_values(self)
+        for name in ("out", "init_from"):
+            if (path := getattr(self, name)) is not None and is_url(path):
+                raise ConfigError(
+                    f"{option(name)} is {path}: only data may be at a URL, so give a path of this machine"
+                )
         if not self.model.has_discriminator:
             self._check_without_discriminator()
         self._check_stages()
