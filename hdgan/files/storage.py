@@ -207,28 +207,36 @@ def _ask(url: str, request: Callable[[Any, str], T]) -> T:
             return request(*fsspec.url_to_fs(url, **_options(url)))
         except HdganError:
             raise
-        except ImportError as error:
-            protocol = url.partition(":")[0]
-            package = _PACKAGES.get(protocol, f"the package of fsspec for {protocol}")
-            raise ConfigError(f"{url} needs a package that is not installed: pip install {package}") from error
         except Exception as problem:  # of whichever library: nothing but the request is tried here
-            error = _cause(problem)
-            if isinstance(error, FileNotFoundError):
-                raise FileNotFoundError(2, "No such file", url) from error
-            if isinstance(error, ValueError) and "Protocol not known" in str(error):
-                raise ConfigError(f"{url}: fsspec does not know {url.partition(':')[0]}: check the URL") from error
-            if _is_refusal(error):
-                raise DataError(
-                    f"{url}: access is refused ({_reason(error)}); check the credentials, which the environment or "
-                    "fsspec's configuration provides"
-                ) from error
+            cause = _cause(problem)
+            final = _final(url, cause)
+            if final is not None:
+                raise final from problem
             if pause is None:
                 raise DataError(
-                    f"{url} cannot be read ({_reason(error)}, {len(PAUSES) + 1} tries); check the network and the "
+                    f"{url} cannot be read ({_reason(cause)}, {len(PAUSES) + 1} tries); check the network and the "
                     "server, then repeat"
-                ) from error
+                ) from problem
             time.sleep(pause)
     raise AssertionError
+
+
+def _final(url: str, problem: Exception) -> Exception | None:
+    """The error for a problem that a repetition would not solve; None for any other."""
+    protocol = url.partition(":")[0]
+    if isinstance(problem, FileNotFoundError):
+        return FileNotFoundError(2, "No such file", url)
+    if isinstance(problem, ImportError):
+        package = _PACKAGES.get(protocol, f"the package of fsspec for {protocol}")
+        return ConfigError(f"{url} needs a package that is not installed: pip install {package}")
+    if isinstance(problem, ValueError) and "Protocol not known" in str(problem):
+        return ConfigError(f"{url}: fsspec does not know {protocol}: check the URL")
+    if _is_refusal(problem):
+        return DataError(
+            f"{url}: access is refused ({_reason(problem)}); check the credentials, which the environment or fsspec's "
+            "configuration provides"
+        )
+    return None
 
 
 def _options(url: str) -> dict[str, Any]:

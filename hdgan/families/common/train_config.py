@@ -213,9 +213,7 @@ class TrainConfig:
         check_values(self)
         for name in ("out", "init_from"):
             if (path := getattr(self, name)) is not None and is_url(path):
-                raise ConfigError(
-                    f"{option(name)} is {path}: only data may be at a URL, so give a path of this machine"
-                )
+                raise ConfigError(f"{option(name)} is {path}: only data may be at a URL; give a path of this machine")
         if not self.model.has_discriminator:
             self._check_without_discriminator()
         self._check_stages()
