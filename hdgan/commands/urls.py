@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from hdgan.config.urls import is_url
 from hdgan.errors import ConfigError
-from hdgan.files.urls import is_url
 
 _ROOT = ("--root",)
 _TAKE = {

@@ -3,8 +3,7 @@
 `atomic` writes, by way of `temporaries`; `opening` says what may be opened, and `limits` how much a file may unpack to.
 `archives` reads zip archives; `json`, `csv`, `npy` and `safetensors` read the formats of those names.
 `images`, `png` and `pyramids` write images, the last two of them from blocks of `rows`; `slides` finds their libraries.
-`remote` has the paths of files elsewhere, and `urls` tells them from others; `storage` fetches the files, and
-`remote_tensors` reads safetensors there.
+`remote` has the paths of files elsewhere, which `storage` fetches; `remote_tensors` reads safetensors there.
 """
 
 from hdgan.files.atomic import atomic_file, atomic_folder, new_files, remove_folder, rename_folder, save_png, write_text

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, unquote
 
+from hdgan.config.urls import URL
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import storage
-from hdgan.files.urls import URL
 
 if TYPE_CHECKING:
     _SystemPath = Path

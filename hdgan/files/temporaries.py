@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hdgan.config.urls import is_url
 from hdgan.errors import HdganError
-from hdgan.files.urls import is_url
 
 try:
     import fcntl

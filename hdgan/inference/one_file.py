@@ -11,12 +11,12 @@ import torch
 
 from hdgan.checkpoints import STYLES_FILE, beside, require_new_checkpoint
 from hdgan.config.options import option
+from hdgan.config.urls import is_url
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import ImageModel
 from hdgan.families.saving import SavedInfo, load_model, save_model
 from hdgan.families.stored_classes import classes_entry, stored_classes
-from hdgan.files.urls import is_url
 from hdgan.styles.bank import StyleBank
 from hdgan.styles.table import Origin, fingerprint
 from hdgan.training.known_classes import classes_of_model

@@ -19,6 +19,7 @@ from hdgan.config.bounds import BatchSize, LearningRate, Positive, Seed, Share, 
 from hdgan.config.needs import Needs
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values
+from hdgan.config.urls import is_url
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.devices import network_format
 from hdgan.errors import ConfigError
@@ -27,7 +28,6 @@ from hdgan.families.common.augmentation import AugmentConfig
 from hdgan.families.common.config import ModelConfig
 from hdgan.families.common.losses import LossConfig
 from hdgan.files import leads_out
-from hdgan.files.urls import is_url
 from hdgan.wording import count
 
 Epochs = Annotated[float, Interval(ge=0, le=10**6)]

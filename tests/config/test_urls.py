@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.files.urls import is_url
+from hdgan.config.urls import is_url
 
 
 @pytest.mark.parametrize(
