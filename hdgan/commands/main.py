@@ -31,7 +31,7 @@ commands:
   edit       edit label maps, objects and styles in a web page
   styles     find and show the styles of instances
   evaluate   score runs on held-out images, side by side
-  data       convert or check a dataset, or pack it for fast reading
+  data       convert or check a dataset, pack it for fast reading, or render one to try things on
   convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix, or write a run as one file
   export     write a model as a program for ONNX Runtime or for PyTorch alone
   push       upload a model with its card to the Hugging Face Hub
@@ -40,8 +40,8 @@ commands:
   info       what this installation can do: versions, GPUs, backends; --check tests the kernels on your device
 
 hdgan COMMAND --help tells more; hdgan --version prints the version.
-torchrun --nproc-per-node N -m hdgan COMMAND shares the work of train, styles encode, evaluate, data check and data pack
-among N processes."""
+torchrun --nproc-per-node N -m hdgan COMMAND shares the work of train, generate, video, styles encode, evaluate,
+data check and data pack among N processes."""
 
 COMMANDS = {
     "report": "hdgan.commands.report:report",
@@ -59,6 +59,7 @@ COMMANDS = {
     "data pack": "hdgan.commands.data:pack",
     "data convert": "hdgan.commands.data_convert:convert",
     "data palette": "hdgan.commands.data_convert:palette",
+    "data scenes": "hdgan.commands.data_scenes:scenes",
     "convert": "hdgan.commands.convert:convert",
     "export": "hdgan.commands.export:export",
     "push": "hdgan.commands.push:push",
@@ -77,7 +78,8 @@ SHARED = ("train", "generate", "video", "styles encode", "evaluate", "data check
 GROUPS = {
     "styles": "Find and show the styles of instances: first encode, then cluster; after that `hdgan generate --styles "
     "random` chooses among them.",
-    "data": "Datasets: first convert what you have, then check it; pack makes it faster to read.",
+    "data": "Datasets: first convert what you have, then check it; pack makes it faster to read. "
+    "scenes renders one to try things on.",
 }
 """Commands that need a subcommand, and the first sentence of their help."""
 

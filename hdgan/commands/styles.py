@@ -97,7 +97,7 @@ def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0
         seed: Seed of K-means; the same seed gives the same clusters.
         root: Dataset, if it has moved since training.
     """
-    trained = model.open(root=root)
+    trained = model.open(root=root, console=Console(stderr=True))
     target = trained.bank_file
     bank = find_clusters(
         _read_table(trained), k, min_area=min_area, seed=seed, dontcare=trained.pipeline.config.dontcare
@@ -125,7 +125,7 @@ def show(model: Model, out: Path | None = None, examples: int = 8, root: Path | 
         root: Dataset, if it has moved since training.
     """
     check_value(Positive, examples, "examples")
-    trained = model.open(root=root)
+    trained = model.open(root=root, console=Console(stderr=True))
     target = out or output_beside(trained.file, "styles.html")
     write_sheet(trained.pipeline.bank, _cropper(trained), target, trained.classes, examples)
     print(target.resolve())

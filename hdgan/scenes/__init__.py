@@ -10,11 +10,12 @@ from hdgan.scenes.dataset import (
     spec_of,
     with_scenes,
     write_held_out,
+    write_scenes,
 )
 from hdgan.scenes.scene import Instance, Scene, render_scene
 from hdgan.scenes.styles import SPEC, STYLES, Appearance
 
 __all__ = [
     "SPEC", "STYLES", "Appearance", "Instance", "Scene", "ensure_scenes", "held_out_only", "held_out_pairs",
-    "render_scene", "scenes_folder", "spec_of", "with_scenes", "write_held_out",
+    "render_scene", "scenes_folder", "spec_of", "with_scenes", "write_held_out", "write_scenes",
 ]  # fmt: skip

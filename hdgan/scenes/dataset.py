@@ -89,26 +89,51 @@ def ensure_scenes(
         HdganError: the cache cannot be written.
     """
     folder = scenes_folder(config, cache)
-    parent = folder.parent
-    # A folder of this name was complete when it was renamed to it.
     if folder.is_dir():
         return folder
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=parent) as scratch:
-            # Not synced to disk: what a power cut spoils can be drawn again.
-            made = Path(scratch) / folder.name
-            _write(config, made, {"train": config.train, "test": config.test}, progress)
-            made.rename(folder)
+        # Not synced to disk: what a power cut spoils can be drawn again.
+        _write_new(config, folder, progress)
     except OSError as error:
         if folder.is_dir():  # another process was first, with the same scenes
             return folder
         reason = error.strerror or str(error)
         raise HdganError(
-            f"cannot store the street scenes in {parent}: {reason}; set HDGAN_CACHE to a writable folder with enough "
-            "space"
+            f"cannot store the street scenes in {folder.parent}: {reason}; set HDGAN_CACHE to a writable folder with "
+            "enough space"
         ) from error
     return folder
+
+
+def write_scenes(config: ScenesConfig, folder: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    """Render all scenes of `config` into a new folder with the files that `ensure_scenes` describes.
+
+    Args:
+        config: Size, number and seed of the scenes.
+        folder: It must not exist. It is there with all its files, or not at all.
+        progress: Called with the number of scenes drawn and their total after each scene.
+
+    Raises:
+        ConfigError: the folder exists.
+        HdganError: it cannot be written.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder} already exists: give the name of a new folder, or delete it")
+    try:
+        _write_new(config, folder, progress)
+    except OSError as error:
+        raise HdganError(
+            f"cannot write the scenes into {folder}: {error.strerror or error}; free space or choose another folder, "
+            "then repeat"
+        ) from error
+
+
+def _write_new(config: ScenesConfig, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        made = Path(scratch) / folder.name
+        _write(config, made, {"train": config.train, "test": config.test}, progress)
+        made.rename(folder)
 
 
 def scenes_folder(config: ScenesConfig, cache: Path | None = None) -> Path:
