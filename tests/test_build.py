@@ -31,6 +31,7 @@ FILES = (
     "LICENSE",
     "MANIFEST.in",
     "README.md",
+    "mkdocs.yml",
     "pyproject.toml",
     "setup.py",
 )
