@@ -24,6 +24,7 @@ from setuptools.command.egg_info import egg_info
 
 ROOT = Path(__file__).parent.resolve()
 CSRC = ROOT / "csrc"
+BUILD = ROOT / "build" / "csrc"
 # Code for 8.0 runs on 8.6 and 8.9 too, as PTX does on what is newer than all of these.
 DEFAULT_ARCHS = "8.0 9.0 10.0 12.0+PTX"
 # Another compiler may warn of other things, or allocate registers in another way; that must not end an installation.
@@ -213,8 +214,10 @@ def check_tag(tag: str) -> None:
 class NinjaBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
         nvcc = find_nvcc()
+        # An editable installation keeps its objects in the checkout, so that the next one compiles what has changed.
+        temporary = BUILD if self.editable_mode else Path(self.build_temp).resolve()
         # CPU and CUDA builds do not share objects: switching between them must not link stale ones.
-        folder = Path(self.build_temp).resolve() / ("cuda" if nvcc else "cpu")
+        folder = temporary / (f"cuda-{cuda_version(nvcc)}" if nvcc else "cpu")
         module = Path(self.get_ext_fullpath(ext.name)).resolve()
         module.parent.mkdir(parents=True, exist_ok=True)
         write_ninja(folder, module, nvcc)
