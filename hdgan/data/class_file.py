@@ -23,6 +23,7 @@ from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 from hdgan.files import write_text
 from hdgan.files.json import read_bytes
+from hdgan.files.remote import is_remote
 from hdgan.wording import count
 
 CLASS_FILE = "classes.csv"
@@ -86,7 +87,7 @@ def find_classes(root: Path, n_labels: int | None = None) -> DatasetSpec | None:
     """The classes of a dataset, from classes.csv in its folder; None without this file.
 
     Args:
-        root: Folder of the dataset.
+        root: Folder of the dataset, here or elsewhere.
         n_labels: Number of classes that the file must have; 0 for A-to-B pairs, which have none, so that no file is
             looked for; None takes any number.
 
@@ -94,7 +95,7 @@ def find_classes(root: Path, n_labels: int | None = None) -> DatasetSpec | None:
         DataError: as `read_classes`, or the file has another number of classes.
     """
     file = root / CLASS_FILE
-    if n_labels == 0 or not os.path.lexists(file):
+    if n_labels == 0 or not (file.exists() if is_remote(file) else os.path.lexists(file)):
         return None
     spec = read_classes(file)
     require_number(file, spec, n_labels)

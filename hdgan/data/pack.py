@@ -147,7 +147,7 @@ def _copy_classes(root: Path, out: Path) -> None:
     """Copy classes.csv. If the dataset has none, one that the user has put into `out` stays."""
     if (root / CLASS_FILE).is_file():
         with atomic_file(out / CLASS_FILE) as temporary:
-            shutil.copyfile(root / CLASS_FILE, temporary)
+            temporary.write_bytes((root / CLASS_FILE).read_bytes())
 
 
 def _require_seen(out: Path, world: World) -> None:

@@ -20,12 +20,14 @@ from hdgan.data.spec import DatasetSpec
 from hdgan.families import ModelConfig
 from hdgan.families.saving import read_metadata
 from hdgan.families.stored_classes import stored_classes
+from hdgan.files.remote import is_remote
 from hdgan.scenes import spec_of
 from hdgan.training.run_folder import training_of
 
 
 def classes_of_model(file: Path, model: ModelConfig) -> DatasetSpec | None:
-    """The classes of a model by itself: those in its file, else those of the dataset that the file says it is from.
+    """The classes of a model by itself: those in its file, else those of the dataset on this machine that the file says
+    it is from.
 
     Args:
         file: of the model.
@@ -42,7 +44,9 @@ def classes_of_model(file: Path, model: ModelConfig) -> DatasetSpec | None:
     stored = stored_classes(file, metadata, model.n_labels) if model.n_labels else None
     if stored is not None or "train" not in metadata:
         return stored
-    return spec_of(training_of(file, metadata, model)[0].data, model.n_labels) if model.n_labels else None
+    data = training_of(file, metadata, model)[0].data
+    # A dataset elsewhere is not asked, which may need a network and credentials.
+    return None if not model.n_labels or is_remote(data.root) else spec_of(data, model.n_labels)
 
 
 def classes_of_data(data: DataConfig, file: Path, model: ModelConfig) -> DatasetSpec | None:

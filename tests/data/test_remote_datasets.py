@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from hdgan.data import DataConfig, SizeConfig, find_pairs, find_phases, make_loader, match_folders, pack_dataset
+from hdgan.data.class_file import find_classes
 from hdgan.data.images import read_input, read_map, read_photo
 from hdgan.data.inspection import check_dataset, quick_check
 from hdgan.data.layouts import packed as packed_layout
@@ -236,3 +237,15 @@ def test_photos_read_as_stored(in_memory: Put, save, tmp_path: Path) -> None:
         assert report.photo_kind == (1, "uint16")
         size = SizeConfig()
         assert_same_samples(dataset(tmp_path / folder, size, 1, photo="stored"), dataset(url, size, 1, photo="stored"))
+
+
+def test_names_of_classes_are_read_and_packed(in_memory: Put, nvidia: Path, tmp_path: Path) -> None:
+    url = in_memory(nvidia)
+    assert find_classes(located(url, ""), 4) is None
+    (nvidia / "classes.csv").write_text("label,name\n0,a\n1,b\n2,c\n3,d\n")
+    url = in_memory(nvidia)
+    spec = find_classes(located(url, ""), 4)
+    assert spec is not None
+    assert spec.classes == ("a", "b", "c", "d")
+    pack_dataset(DataConfig(root=url), tmp_path / "packed", SIZES, 4)
+    assert (tmp_path / "packed" / "classes.csv").read_bytes() == (nvidia / "classes.csv").read_bytes()
