@@ -1,4 +1,4 @@
-"""What the Python blocks of the documentation find when the tests execute them: files and variables by usual names."""
+"""What the Python blocks of the documentation find when the tests execute them: small files by their usual names."""
 
 from __future__ import annotations
 
@@ -8,87 +8,51 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import nn
 
-from hdgan.interop import nvidia
-from hdgan.models import GlobalGenerator
 from hdgan.scenes import Scene, render_scene
 
 ROOT = Path(__file__).parents[2]
-WIDTH, HEIGHT = 256, 128
-SIZE = HEIGHT // 4
-"""Side of tensors."""
 
 
 @dataclass
 class Playground:
-    """A folder with the files that blocks name. A run is the model demo, unless two are compared."""
+    """A folder in which the files that blocks name appear."""
 
     folder: Path
-    run: Path
-    """A finished run with its data."""
-    scorer: Path
 
     def __post_init__(self) -> None:
-        self.scene: Scene = render_scene(0, "test", 0, WIDTH, HEIGHT)
+        self.scene: Scene = render_scene(0, "test", 0, 256, 128)
         self.kinds: dict[str, Callable[[Path], object]] = {
-            r"runs/[ab]": lambda path: shutil.copytree(self.run, path),
             r"runs/[\w-]+": lambda path: shutil.copytree(ROOT / "hdgan" / "pretrained" / "demo", path),
-            r".*scorer\.safetensors": lambda path: path.symlink_to(self.scorer),
-            r".*_net_G\.pth": _write_nvidia,
             r".*\.onnx": _write_onnx,
-            r".*(label|slide)\w*\.(png|tif)": lambda path: Image.fromarray(self.scene.label.astype(np.uint8)).save(
-                path
-            ),
-            r".*inst\w*\.(png|tif)": lambda path: Image.fromarray(self.scene.ids.astype(np.uint16)).save(path),
-            r".*photo\w*\.(png|jpg|tif)": lambda path: Image.fromarray(self.scene.photo).save(path),
+            r".*label\w*\.(png|tif)": lambda path: _save(self.scene.label.astype(np.uint8), path),
+            r".*inst\w*\.(png|tif)": lambda path: _save(self.scene.ids.astype(np.uint16), path),
+            r".*photo\w*\.(png|jpg|tif)": lambda path: _save(self.scene.photo, path),
             r"FOLDER": self._write_folder,
         }
 
     def furnish(self, block: str) -> None:
         """Write the files that a block names and that are not there yet."""
-        names = [node.value for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)]
-        for name in filter(lambda value: isinstance(value, str), names):
+        values = [node.value for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)]
+        for name in (value for value in values if isinstance(value, str)):
             make = next((make for kind, make in self.kinds.items() if re.fullmatch(kind, name)), None)
             path = self.folder / name
             if make is not None and not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 make(path)
 
-    def variables(self) -> dict[str, Any]:
-        """Tensors and networks that readers have: small ones."""
-        maps = {"label": self.scene.label, "ids": self.scene.ids}
-        maps = {name: torch.from_numpy(values[None, :SIZE, :SIZE].astype(np.int64)) for name, values in maps.items()}
-        network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.ReLU())
-        return maps | {
-            "__name__": "documentation",
-            "torch": torch,
-            "nn": nn,
-            "features": torch.randn(1, 3, SIZE, SIZE),
-            "image": torch.rand(1, 3, SIZE, SIZE),
-            "x": torch.randn(1, 4, SIZE, SIZE),
-            "r": torch.randn(1, 4, SIZE, SIZE),
-            "network": network,
-            "example": torch.randn(1, 3, SIZE, SIZE),
-            "norm": nn.InstanceNorm2d(4, affine=True),
-        }
-
     def _write_folder(self, path: Path) -> None:
         """The dataset of docs/how-to/add-a-layout.md."""
-        for name in ("masks", "images"):
+        for name, values in (("masks", self.scene.label.astype(np.uint8)), ("images", self.scene.photo)):
             (path / name / "train").mkdir(parents=True)
-        Image.fromarray(self.scene.label.astype(np.uint8)).save(path / "masks" / "train" / "a.png")
-        Image.fromarray(self.scene.photo).save(path / "images" / "train" / "a.png")
+            _save(values, path / name / "train" / "a.png")
 
 
-def _write_nvidia(path: Path) -> None:
-    """A generator in the form of NVIDIA's code."""
-    torch.save(nvidia.to_state_dict(GlobalGenerator(in_channels=5, ngf=4, n_downsample=1, n_blocks=1)), path)
+def _save(values: np.ndarray, path: Path) -> None:
+    Image.fromarray(values).save(path)
 
 
 def _write_onnx(path: Path) -> None:
