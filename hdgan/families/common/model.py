@@ -34,13 +34,18 @@ class ImageModel(nn.Module, ABC):
 
     def condition(
         self,
-        label: Tensor | None = None,  # [B, H, W] integer
-        ids: Tensor | None = None,  # [B, H, W] integer
-        source: Tensor | None = None,  # [B, input_channels, H, W] in [-1, 1]
+        label: Tensor | None = None,
+        ids: Tensor | None = None,
+        source: Tensor | None = None,
     ) -> NetworkInput:
         """Encode what G and D are conditioned on: [B, condition_channels, H, W].
 
         Label maps become one plane per class, source images (A->B) stay as they are; the instances' boundaries follow.
+
+        Args:
+            label: [B, H, W] integer, or None for a source image.
+            ids: [B, H, W] integer, of a model with instances.
+            source: [B, input_channels, H, W] in [-1, 1], of a model without label maps.
 
         Returns:
             Of a label map the planes that the networks look up, whose `dense` makes the tensor; of a source image the
