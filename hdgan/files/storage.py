@@ -8,7 +8,9 @@ process, so that data workers may be forked. Credentials come from the environme
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
+import os
 import stat
 import threading
 import time
@@ -31,7 +33,7 @@ _SILENCE = 60
 """Seconds without a byte after which an HTTP request has failed. Other packages have their own settings."""
 _PACKAGES = {
     "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs",
-    "http": "hdgan[remote]", "https": "hdgan[remote]", "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol",
+    'http': '"fsspec[http]"', 'https': '"fsspec[http]"', "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol",
     "oci": "ocifs", "oss": "ossfs", "hdfs": "pyarrow", "hf": "huggingface_hub",
 }  # fmt: skip
 """What to install for a protocol."""
@@ -202,6 +204,7 @@ def _ask(url: str, request: Callable[[Any, str], T]) -> T:
     """The answer to a request, which is a function of a file system and of the path that the URL has on it."""
     import fsspec  # which only data elsewhere need
 
+    _forget_threads_after_forks()
     for pause in (*PAUSES, None):
         try:
             return request(*fsspec.url_to_fs(url, **_options(url)))
@@ -219,6 +222,15 @@ def _ask(url: str, request: Callable[[Any, str], T]) -> T:
                 ) from problem
             time.sleep(pause)
     raise AssertionError
+
+
+@functools.cache
+def _forget_threads_after_forks() -> None:
+    """Let a forked data worker start a thread of its own for requests. Not all versions of fsspec do this."""
+    if hasattr(os, "register_at_fork"):
+        from fsspec.asyn import reset_lock
+
+        os.register_at_fork(after_in_child=reset_lock)
 
 
 def _final(url: str, problem: Exception) -> Exception | None:
