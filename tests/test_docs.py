@@ -118,9 +118,11 @@ def test_commands_have_the_options_that_are_shown(options_of: Callable[[str], se
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=name_of_page)
-def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_run(
+    page: Path, run: Path, scorer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The blocks of a page run one after the other, as a reader would run them, on small files."""
-    playground = Playground(tmp_path)
+    playground = Playground(tmp_path, run, scorer)
     monkeypatch.chdir(tmp_path)
     variables = {"__name__": "documentation"}
     for block in python_blocks(page):

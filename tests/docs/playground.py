@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from hdgan.interop import nvidia
+from hdgan.models import GlobalGenerator
 from hdgan.scenes import Scene, render_scene
 
 ROOT = Path(__file__).parents[2]
@@ -22,11 +25,17 @@ class Playground:
     """A folder in which the files that blocks name appear."""
 
     folder: Path
+    run: Path
+    """A finished run with its data, for blocks that compare runs/a with runs/b. Other runs are the model demo."""
+    scorer: Path
 
     def __post_init__(self) -> None:
         self.scene: Scene = render_scene(0, "test", 0, 256, 128)
         self.kinds: dict[str, Callable[[Path], object]] = {
+            r"runs/[ab]": lambda path: shutil.copytree(self.run, path),
             r"runs/[\w-]+": lambda path: shutil.copytree(ROOT / "hdgan" / "pretrained" / "demo", path),
+            r".*scorer\.safetensors": lambda path: shutil.copyfile(self.scorer, path),
+            r".*_net_G\.pth": _write_nvidia,
             r".*\.onnx": _write_onnx,
             r".*label\w*\.(png|tif)": lambda path: _save(self.scene.label.astype(np.uint8), path),
             r".*inst\w*\.(png|tif)": lambda path: _save(self.scene.ids.astype(np.uint16), path),
@@ -53,6 +62,11 @@ class Playground:
 
 def _save(values: np.ndarray, path: Path) -> None:
     Image.fromarray(values).save(path)
+
+
+def _write_nvidia(path: Path) -> None:
+    """A generator in the form of NVIDIA's code."""
+    torch.save(nvidia.to_state_dict(GlobalGenerator(in_channels=5, ngf=4, n_downsample=1, n_blocks=1)), path)
 
 
 def _write_onnx(path: Path) -> None:
