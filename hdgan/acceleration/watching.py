@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dis
+import gc
 import inspect
 import sys
 from collections.abc import Iterator
@@ -132,8 +133,11 @@ class TraceWatch:
         """Watch what runs in the block.
 
         The modules tell what is read of them by classes between them and their own. Python tells which functions run.
+        Garbage is not collected meanwhile: what `gc.callbacks` and finalizers do is not what the forward does.
         """
         classes: dict[type, type] = {}
+        collects = gc.isenabled()
+        gc.disable()
         try:
             for module, kind in self.kinds.items():
                 if not isinstance(module, torch.jit.ScriptModule):
@@ -144,6 +148,8 @@ class TraceWatch:
             yield
         finally:
             sys.setprofile(None)  # accelerate refuses to run under a profiler
+            if collects:
+                gc.enable()
             for module, kind in self.kinds.items():
                 if type(module) is not kind:
                     module.__class__ = kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cProfile
+import gc
 import pickle
 import random
 import time
@@ -273,6 +274,22 @@ def test_a_chance_that_agrees_twice_is_not_taken_for_a_constant(monkeypatch: pyt
     monkeypatch.setattr(random, "random", lambda: 0.25)
     module = Written(lambda m, x: norm(m, x) * random.random())
     assert "draws numbers" in accelerate(module).kept[0].why
+
+
+def test_a_garbage_collection_is_not_taken_for_a_part_of_the_forward() -> None:
+    def look_up(phase: str, info: dict[str, int]) -> None:
+        assert isinstance(phase, str)
+
+    before = gc.get_threshold()
+    gc.callbacks.append(look_up)
+    gc.set_threshold(20)
+    try:
+        report = accelerate(Written(lambda m, x: F.relu(norm(m, x))))
+    finally:
+        gc.callbacks.remove(look_up)
+        gc.set_threshold(*before)
+    assert not report.kept
+    assert gc.isenabled()
 
 
 @pytest.mark.skipif("hasattr(__import__('sys'), 'monitoring')", reason="cProfile does not use sys.setprofile")
