@@ -18,11 +18,13 @@ from hdgan.data.class_file import write_classes
 from hdgan.data.conversion import (
     ConversionOptions,
     ConversionReport,
+    ConversionSummary,
     FormatName,
     convert_dataset,
     count_colors,
 )
 from hdgan.data.conversion.converting import INEXACT
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import require_no_file
 from hdgan.progress import print_lines, showing_progress
@@ -144,7 +146,7 @@ def _print_report(report: ConversionReport, console: Console) -> None:
     """Print the classes and their shares, what was written, and the command that trains on it."""
     summary, say = report.summary, partial(print_lines, console)
     if report.spec is not None:
-        console.print(_class_table(report))
+        console.print(_class_table(report.spec, summary))
     if len(summary.pixels) * _SPARSE < summary.n_labels:
         say(
             f"only {len(summary.pixels)} of {summary.n_labels} labels occur: if the label maps show classes by grey "
@@ -175,12 +177,10 @@ def training_command(report: ConversionReport) -> str:
     return shlex.join(words)
 
 
-def _class_table(report: ConversionReport) -> Table:
-    assert report.spec is not None
-    summary = report.summary
+def _class_table(spec: DatasetSpec, summary: ConversionSummary) -> Table:
     table = Table("label", "name", "color", "share %", "images", box=None)
     total = sum(summary.pixels.values())
-    named = dict(enumerate(zip(report.spec.classes, report.spec.css_colors, strict=True)))
+    named = dict(enumerate(zip(spec.classes, spec.css_colors, strict=True)))
     for label in sorted(named.keys() | set(map(int, summary.pixels))):
         name, color = named.get(label, ("", ""))
         name += " (no class)" if label == summary.dontcare else ""

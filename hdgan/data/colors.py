@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from hdgan.data.images import from_unit_range
-from hdgan.data.spec import DatasetSpec
+from hdgan.data.spec import DatasetSpec, class_name
 from hdgan.errors import DataError
 from hdgan.wording import count
 
@@ -62,6 +62,11 @@ def label_palette(n: int) -> np.ndarray:
         for channel in range(3):
             palette[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
     return palette
+
+
+def numbered_classes(n: int) -> DatasetSpec:
+    """Classes named class 0, class 1, ... in the colours of `label_palette`, for labels without names."""
+    return DatasetSpec(tuple(class_name(None, label) for label in range(n)), label_palette(n))
 
 
 def colorize_labels(label: np.ndarray, palette: np.ndarray | None = None) -> Image.Image:

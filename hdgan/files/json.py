@@ -102,6 +102,18 @@ def read_bytes(path: Path, growth: int, what: str, error: type[HdganError] = Che
         raise error(f"{path} cannot be read ({problem.strerror}): make it readable") from problem
 
 
+def read_text(path: Path, growth: int, what: str, error: type[HdganError] = CheckpointError) -> str:
+    """The text of a file in UTF-8 that will be parsed, without a byte order mark; arguments as of `read_bytes`.
+
+    Raises:
+        HdganError: of the given class, as `read_bytes`, or if the file is not UTF-8.
+    """
+    try:
+        return read_bytes(path, growth, what, error).decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise error(f"{path} is not UTF-8 at byte {problem.start}: save it as UTF-8") from problem
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
 

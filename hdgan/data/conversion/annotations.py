@@ -1,17 +1,19 @@
-"""What formats with annotation files share: finding these files, and turning shapes into samples."""
+"""What formats with annotation files share: finding and reading these files, and turning shapes into samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from hdgan.config.options import option
+from hdgan.config.serialization import from_plain
 from hdgan.data.class_file import CLASS_FILE
 from hdgan.data.config import Size
 from hdgan.data.conversion.class_names import divisor_of, dontcare_of, label_of, stuff_labels
-from hdgan.data.conversion.finding import require_stems
+from hdgan.data.conversion.finding import require_distinct
 from hdgan.data.conversion.shapes import DrawnShape, draw_maps, most_instances
 from hdgan.data.conversion.source import DIVISOR, ConversionOptions, EmbeddedPhoto, RawDataset, RawSample
 from hdgan.data.spec import DatasetSpec
@@ -20,6 +22,7 @@ from hdgan.errors import DataError
 SHAPE_OPTIONS = frozenset({"photos", "classes", "dontcare", "background", "stuff", "line_width"})
 """The options that have an effect on formats of shapes."""
 BACKGROUND = "background"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,24 @@ def annotation_files(source: Path, ending: str, *patterns: str) -> list[Path]:
     if source.is_file():
         return [source] if source.suffix.lower() == ending else []
     return sorted({file for pattern in patterns for file in source.glob(pattern) if file.is_file()})
+
+
+def used_fields(kind: type[T], entry: object, where: str, remedy: str) -> T:
+    """A table of an annotation file as a dataclass, without the fields that the dataclass does not have.
+
+    Args:
+        kind: The dataclass.
+        entry: The table.
+        where: What messages call it.
+        remedy: What to do if it is none.
+
+    Raises:
+        DataError: it is no table, lacks a field, or has a value that cannot be used.
+    """
+    if not isinstance(entry, Mapping):
+        raise DataError(f"{where} is not a table: {remedy}")
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return from_plain(kind, {name: value for name, value in entry.items() if name in names}, where, DataError)
 
 
 def no_area(where: str) -> DataError:
@@ -74,7 +95,7 @@ def shape_dataset(
         read = partial(draw_maps, image.shapes, labels, image.size, stuff, divisor)
         files = (image.file, image.photo) if isinstance(image.photo, Path) else (image.file,)
         samples.append(RawSample(image.stem, files, image.photo, read=read, phase=image.phase))
-    require_stems(samples)
+    require_distinct(samples)
     return RawDataset(tuple(samples), spec, dontcare_of(options, spec), divisor, tuple(notes))
 
 

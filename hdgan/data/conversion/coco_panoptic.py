@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Interval
 
-from hdgan.config.serialization import from_plain
-from hdgan.data.conversion.annotations import annotation_files
+from hdgan.data.conversion.annotations import annotation_files, used_fields
 from hdgan.data.conversion.class_names import divisor_of, dontcare_of, label_of, named_classes
-from hdgan.data.conversion.finding import PhotoFinder, phase_named, require_stems
+from hdgan.data.conversion.finding import PhotoFinder, phase_named, require_distinct
 from hdgan.data.conversion.labels import place_of, read_colors
 from hdgan.data.conversion.source import (
     DIVISOR,
@@ -99,7 +98,7 @@ class CocoPanoptic(SourceFormat):
             }
             samples += file.samples(labels, divisor, progress)
             notes += file.notes
-        require_stems(samples)
+        require_distinct(samples)
         dontcare = dontcare_of(options, spec)
         return RawDataset(tuple(samples), spec, 0 if dontcare is None else dontcare, divisor, tuple(notes))
 
@@ -121,7 +120,7 @@ class _CocoFile:
         self.categories = {
             category.id: category
             for k, entry in enumerate(table["categories"])
-            for category in [_used(CocoCategory, entry, f"{path}, categories[{k}]")]
+            for category in [used_fields(CocoCategory, entry, f"{path}, categories[{k}]", _REMEDY)]
         }
         self.photos = {
             _text(entry, "id", f"{path}, images[{k}]"): _text(entry, "file_name", f"{path}, images[{k}]")
@@ -133,7 +132,10 @@ class _CocoFile:
             segments = entry.get("segments_info") if isinstance(entry, Mapping) else None
             if not isinstance(segments, list):
                 raise DataError(f"{where} has no segments_info, so it is no panoptic annotation: {_REMEDY}")
-            read = tuple(_used(CocoSegment, each, f"{where}.segments_info[{j}]") for j, each in enumerate(segments))
+            read = tuple(
+                used_fields(CocoSegment, each, f"{where}.segments_info[{j}]", _REMEDY)
+                for j, each in enumerate(segments)
+            )
             self.annotations.append((_text(entry, "image_id", where), _text(entry, "file_name", where), read))
             for segment in read:
                 if segment.category_id not in self.categories:
@@ -204,14 +206,6 @@ class _CocoFile:
         name = self.path.stem.removeprefix("panoptic_")
         roots = [parent, parent.parent] if parent.name == "annotations" else [parent]
         return [folder for root in roots for folder in (root / name, root / "images" / name, root / "images", root)]
-
-
-def _used(kind: type[Any], entry: object, where: str) -> Any:
-    """A table as one of the dataclasses above, without the fields that these do not have."""
-    if not isinstance(entry, Mapping):
-        raise DataError(f"{where} is not a table: {_REMEDY}")
-    known = {name: value for name, value in entry.items() if name in kind.__dataclass_fields__}
-    return from_plain(kind, known, where, DataError)
 
 
 def _text(entry: object, name: str, where: str) -> str:

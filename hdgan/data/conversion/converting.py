@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from hdgan.config.options import option
 from hdgan.config.serialization import to_plain
 from hdgan.data.class_file import CLASS_FILE, read_classes, write_classes
-from hdgan.data.conversion.labels import numbered_classes
+from hdgan.data.colors import numbered_classes
 from hdgan.data.conversion.source import ConversionOptions, RawDataset, RawSample, SourceFormat
 from hdgan.data.conversion.splitting import divided
 from hdgan.data.conversion.staging import (
@@ -141,6 +141,8 @@ def _opened(
     """The format of a source, what it contains, and its samples with their phases."""
     if not options.source.exists():
         raise DataError(f"{options.source} does not exist: check the path")
+    if options.photos is not None and not options.photos.is_dir():
+        raise DataError(f"{option('photos')} {options.photos} is not a folder: give the folder of the photos")
     if options.source.resolve() in (out.resolve(), *out.resolve().parents):
         raise ConfigError(
             f"{option('out')} {out} lies in {options.source}, which is searched: choose a folder beside it"

@@ -10,6 +10,7 @@ from typing import ClassVar
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from hdgan.data.class_file import color_of
 from hdgan.data.conversion.annotations import (
     BACKGROUND,
     SHAPE_OPTIONS,
@@ -46,7 +47,6 @@ _GROWTH = 16
 """Bytes of memory for each byte of a file."""
 _ROOT = re.compile(rb"<annotations[\s>]")
 _PEEK = 2**14
-_COLOR = re.compile("#[0-9a-fA-F]{6}")
 _REMEDY = "export it from CVAT again, as CVAT for images 1.1"
 _IGNORED = frozenset({"tag", "attribute"})
 """Elements of an image that say nothing about its pixels."""
@@ -117,9 +117,9 @@ def _declared(root: Element) -> dict[str, Sequence[int] | None]:
     """The labels that a file declares, with their colours, in its order."""
     found: dict[str, Sequence[int] | None] = {}
     for label in root.iterfind("meta//labels/label"):
-        name, color = label.findtext("name", "").strip(), label.findtext("color", "")
+        name = label.findtext("name", "").strip()
         if name and label.findtext("type") != "skeleton" and label.find("parent") is None:
-            found[name] = [int(color[i : i + 2], 16) for i in (1, 3, 5)] if _COLOR.fullmatch(color) else None
+            found[name] = color_of(label.findtext("color", ""))
     return found
 
 

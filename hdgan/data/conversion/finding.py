@@ -139,8 +139,8 @@ class PhotoFinder:
         )
 
 
-def require_stems(samples: Sequence[RawSample]) -> None:
-    """Make sure that all samples have photos of their own, and names with which files can be written.
+def require_distinct(samples: Sequence[RawSample]) -> None:
+    """Make sure that each sample has a photo of its own, and a name of its own with which files can be written.
 
     Raises:
         DataError: they do not.

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from hdgan.config.serialization import from_plain
 from hdgan.data.config import Size
 from hdgan.data.conversion.annotations import (
     BACKGROUND,
@@ -24,6 +23,7 @@ from hdgan.data.conversion.annotations import (
     annotation_files,
     no_area,
     shape_dataset,
+    used_fields,
     without_class,
 )
 from hdgan.data.conversion.class_names import named_classes
@@ -182,10 +182,7 @@ def _picture(text: object, where: str, formats: tuple[str, ...]) -> Image.Image:
 def _shapes(file: Path, shapes: list[Any], background: str, options: ConversionOptions) -> Iterator[DrawnShape]:
     for number, entry in enumerate(shapes, start=1):
         where = f"{file}, shape {number}"
-        if not isinstance(entry, Mapping):
-            raise DataError(f"{where} is not a table: {_REMEDY}")
-        known = {name: value for name, value in entry.items() if name in LabelMeShape.__dataclass_fields__}
-        shape = from_plain(LabelMeShape, known, where, DataError)
+        shape = used_fields(LabelMeShape, entry, where, _REMEDY)
         label = shape.label.strip()
         if not label:
             raise without_class(where)

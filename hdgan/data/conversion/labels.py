@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from hdgan.config.options import option
-from hdgan.data.colors import label_palette
 from hdgan.data.conversion.source import SampleMaps, listed
 from hdgan.data.headers import read_header
 from hdgan.data.images import read_input, read_map
@@ -172,8 +171,3 @@ class LabelReader:
                 f"{option('dontcare')} for a label of no class"
             )
         return SampleMaps(label)
-
-
-def numbered_classes(n: int) -> DatasetSpec:
-    """Classes named class 0, class 1, ..., for labels without names."""
-    return DatasetSpec(tuple(f"class {label}" for label in range(n)), label_palette(n))

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from hdgan.config.options import option
 from hdgan.data.conversion.source import ConversionOptions, RawSample, clipped, listed
 from hdgan.errors import ConfigError, DataError
-from hdgan.files.json import read_bytes
+from hdgan.files.json import read_text
 from hdgan.wording import count
 
 VAL_FRACTION = 0.1
@@ -22,7 +22,7 @@ def divided(samples: Sequence[RawSample], options: ConversionOptions) -> tuple[t
     """Give each sample a phase, unless the source has done so. One whose only phase is not train counts as undivided.
 
     By default, a sample belongs to val if the hash of its name is below `val_fraction` of all hashes. It then stays
-    there when samples are added or removed.
+    there when samples are added or removed. If all of a few samples have such hashes, all belong to train.
 
     Returns:
         The samples, and a line about how they were divided; empty if the source has divided them.
@@ -48,9 +48,9 @@ def divided(samples: Sequence[RawSample], options: ConversionOptions) -> tuple[t
     else:
         fraction = VAL_FRACTION if options.val_fraction is None else options.val_fraction
         chosen = {sample.stem for sample in samples if _share(sample.stem) < fraction}
+        if len(chosen) == len(samples) and fraction < 1:
+            chosen = set()  # training needs samples, of which there are few
         how = f"by the hashes of their names ({option('val_fraction')} {fraction:g})"
-    if len(chosen) == len(samples) and options.val_fraction != 1:
-        chosen = set()  # training needs samples
     divided = tuple(replace(sample, phase="val" if sample.stem in chosen else "train") for sample in samples)
     return divided, f"{count(len(samples) - len(chosen), 'sample')} for train and {len(chosen)} for val, {how}"
 
@@ -62,10 +62,7 @@ def _share(stem: str) -> float:
 
 def _named(samples: Sequence[RawSample], file: Path) -> set[str]:
     """The samples in a list of names, one per line: full names, with or without folders and endings."""
-    try:
-        text = read_bytes(file, _GROWTH, "a list of names", DataError).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 at byte {error.start}: save it as UTF-8") from error
+    text = read_text(file, _GROWTH, "a list of names", DataError)
     known = {sample.stem for sample in samples}
     last: dict[str, list[str]] = {}
     for stem in sorted(known):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain, to_plain
-from hdgan.errors import ConfigError, DataError
+from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import remove_dead_below, rename_folder, write_text
 from hdgan.files.json import parse_json, read_json, write_json
 
@@ -107,33 +107,48 @@ class Staging:
         return found
 
     def begin(self, kept: Iterable[WrittenSample]) -> None:
-        """Claim the folder, and begin the journal with the samples that are kept."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Claim the folder, and begin the journal with the samples that are kept.
+
+        Raises:
+            HdganError: the folder is not writable, or the disk is full.
+        """
         write_json(self.folder / RECORD, ConversionRecord())
         write_text(self._journal, "".join(map(_line, kept)))
 
     def note(self, sample: WrittenSample) -> None:
-        """Add a finished sample to the journal."""
-        with self._journal.open("a", encoding="utf-8") as file:
+        """Add a finished sample to the journal.
+
+        Raises:
+            HdganError: the folder is not writable, or the disk is full.
+        """
+        with _writing(self.folder), self._journal.open("a", encoding="utf-8") as file:
             file.write(_line(sample))
 
     def finish(self, samples: Iterable[WrittenSample], others: Iterable[str], record: ConversionRecord) -> None:
-        """Remove what belongs to no sample, and give the folder its own name.
+        """Remove what belongs to no sample, also folders that nothing is in, and give the folder its own name.
 
         Args:
             samples: All samples of the dataset.
             others: Names of the other files in it.
             record: Its record.
+
+        Raises:
+            HdganError: the folder is not writable, or the disk is full.
         """
         expected = {self.folder / name for sample in samples for name in sample.files}
         expected |= {self.folder / name for name in (RECORD, *others)}
         remove_dead_below(self.folder, lambda target: False)
-        for file in self.folder.rglob("*"):
-            if not file.is_dir() and file not in expected:
-                file.unlink()
+        with _writing(self.folder):
+            for path in sorted(self.folder.rglob("*"), reverse=True):  # what is in a folder comes before the folder
+                if not path.is_dir():
+                    if path not in expected:
+                        path.unlink()
+                elif not any(path.iterdir()):
+                    path.rmdir()
         write_json(self.folder / RECORD, record)
         if self.out.is_dir():
-            self.out.rmdir()  # it is empty
+            with _writing(self.out):
+                self.out.rmdir()  # it is empty
         rename_folder(self.folder, self.out.name)
 
 
@@ -160,16 +175,19 @@ def staging(out: Path) -> Iterator[Staging]:
 
     Raises:
         ConfigError: something else has this name, or another process is converting to OUT.
+        HdganError: the folder that OUT lies in is not writable.
     """
     from filelock import FileLock, Timeout  # not needed by those who only read what is in the folder
 
     stage = Staging(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out.with_name(f".{out.name}.partial.lock"))
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"another process is converting to {out}: wait for it, or end it") from None
+    except OSError as error:
+        raise _unwritable(out, error) from error
     try:
         if _in_use(stage.folder):
             _require_ours(stage.folder)
@@ -177,6 +195,21 @@ def staging(out: Path) -> Iterator[Staging]:
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Explain what the system refuses in a folder."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> HdganError:
+    return HdganError(
+        f"cannot write {folder}: {error.strerror or error}; free space, or choose another {option('out')}"
+    )
 
 
 def _in_use(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from hdgan.config.options import option
 from hdgan.data.conversion.source import EmbeddedPhoto, RawSample, SampleMaps
 from hdgan.data.conversion.staging import WrittenSample
 from hdgan.data.headers import read_header, require_input, shown_size
-from hdgan.errors import ConfigError, DataError
+from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import atomic_file, save_png
 from hdgan.files.images import save_image
 
@@ -91,13 +91,15 @@ class SampleWriter:
             with atomic_file(target) as temporary:
                 shutil.copyfile(photo, temporary)
             return name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
             os.link(photo.resolve(), target)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-                raise
+                raise HdganError(
+                    f"cannot link {photo} to {target}: {error.strerror}; free space, then repeat"
+                ) from error
             raise ConfigError(
                 f"{photo} cannot be linked to {target} ({error.strerror}): leave {option('link')} out, which copies "
                 "photos"

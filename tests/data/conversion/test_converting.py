@@ -11,7 +11,7 @@ import pytest
 from hdgan.data.conversion import FORMATS, ConversionOptions, convert_dataset
 from hdgan.data.conversion.converting import formats
 from hdgan.data.conversion.writing import SampleWriter
-from hdgan.errors import ConfigError, DataError
+from hdgan.errors import ConfigError, DataError, HdganError
 
 PHOTO = np.zeros((4, 6, 3), np.uint8)
 LABEL = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
@@ -100,6 +100,25 @@ def test_other_options_begin_anew_and_leave_nothing_behind(source, save, convert
     report = convert(classes=classes)
     assert report.kept == 0
     assert sorted(path.stem for path in (tmp_path / "out/train_label").iterdir()) == ["b", "c", "d", "e", "z"]
+
+
+def test_phases_of_an_earlier_attempt_leave_no_empty_folders(save, convert, tmp_path) -> None:
+    for name in NAMES:
+        save(f"source/labels/{name}.png", LABEL if name != "c" else LABEL[:3])
+        save(f"source/images/{name}.jpg", PHOTO)
+    (tmp_path / "val.txt").write_text("a\n")
+    with pytest.raises(DataError):
+        convert(val_list=tmp_path / "val.txt")
+    assert (tmp_path / "out.partial/val_label/a.png").is_file()
+    save("source/labels/c.png", LABEL)
+    assert convert(val_fraction=0.0).summary.samples == {"train": 5}
+    assert not list((tmp_path / "out").glob("val_*"))
+
+
+def test_a_place_that_cannot_be_written_is_named(source, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HdganError, match=r"cannot write .*file.out: .*; free space, or choose another out"):
+        convert_dataset(ConversionOptions(source), tmp_path / "file" / "out")
 
 
 def test_a_finished_folder_is_kept(source, save, convert, written, tmp_path) -> None:

@@ -111,6 +111,8 @@ def test_photos_may_lie_elsewhere(save, convert, tmp_path) -> None:
     save("source/labels/a.png", label_map(1))
     with pytest.raises(DataError, match="there is no folder of photos beside it"):
         convert()
+    with pytest.raises(DataError, match=r"photos .*nowhere is not a folder: give the folder of the photos"):
+        convert(photos=tmp_path / "nowhere")
     save("elsewhere/a.png", PHOTO)
     assert convert(photos=tmp_path / "elsewhere").written == 1
 

@@ -41,6 +41,8 @@ def test_a_list_names_the_samples_for_validation(tmp_path) -> None:
     file.write_text("a\nnorth/b.jpg\n\nimages/c.png\n", encoding="utf-8")
     found = phases(samples("a", "north/b", "south/b", "c", "d"), val_list=file)
     assert [name for name, phase in found.items() if phase == "val"] == ["a", "north/b", "c"]
+    file.write_text("a\nb\n")
+    assert set(phases(samples("a", "b"), val_list=file).values()) == {"val"}
     file.write_text("b\n")
     with pytest.raises(DataError, match="names b, which may be north/b, south/b: write the folder as well"):
         phases(samples("north/b", "south/b"), val_list=file)
