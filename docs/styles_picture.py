@@ -13,8 +13,9 @@ from PIL import Image
 
 import hdgan
 from hdgan.commands.scene_choice import choose_scenes
-from hdgan.data.colors import colorize_labels, to_image
+from hdgan.data.colors import colorize_labels
 from hdgan.files import save_png
+from hdgan.inference import to_pil
 from hdgan.scenes import SPEC, held_out_pairs, write_held_out
 
 VARIANTS = 3
@@ -32,7 +33,7 @@ def styles_picture() -> Image.Image:
         label, ids = pair.label, pair.ids
         instances = model.instances(label, ids)
         styles = [None, *(model.bank.sample(instances, 7, variant) for variant in range(VARIANTS))]
-        pictures = [np.asarray(to_image(model(label, ids, styles=style, seed=7) * 2 - 1)) for style in styles]
+        pictures = [np.asarray(to_pil(model(label, ids, styles=style, seed=7))) for style in styles]
         pictures.insert(0, np.asarray(colorize_labels(np.asarray(Image.open(label)), SPEC.palette)))
     return Image.fromarray(
         np.concatenate([np.pad(picture, ((0, 0), (0, GAP), (0, 0))) for picture in pictures], axis=1)[:, :-GAP]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hdgan.config.serialization import from_plain
-from hdgan.data.colors import label_palette
-from hdgan.data.spec import DatasetSpec, class_name
-from hdgan.editor.palette import read_overrides
+from hdgan.data.class_file import read_overrides
+from hdgan.data.colors import numbered_classes
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError
 from hdgan.families.registry import AnyModelConfig
 from hdgan.families.saving import read_metadata
@@ -32,6 +32,4 @@ def given_classes(model: Path, file: Path | None) -> DatasetSpec | None:
     n_labels = config.n_labels
     if not n_labels:
         raise ConfigError(f"--classes {file} has no effect: {model} translates images, which have no classes")
-    known = classes_of_model(model, config)
-    names = tuple(class_name(known, label) for label in range(n_labels))
-    return read_overrides(file, DatasetSpec(names, label_palette(n_labels) if known is None else known.palette))
+    return read_overrides(file, classes_of_model(model, config) or numbered_classes(n_labels))

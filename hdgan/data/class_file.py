@@ -22,7 +22,7 @@ from hdgan.data.colors import label_palette
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 from hdgan.files import write_text
-from hdgan.files.json import read_bytes
+from hdgan.files.json import read_text
 from hdgan.files.remote import is_remote
 from hdgan.wording import count
 
@@ -32,6 +32,7 @@ COLUMNS = ("label", "name", "color")
 MOST_CLASSES = 65536
 LONGEST_NAME = 200
 """Characters, beyond which a name would not fit into any table."""
+_OVERRIDES = "give one class name per line, or a CSV file with the columns label,name,color"
 _GROWTH = 64
 """A field of one byte becomes an object of up to about this many bytes."""
 _LABEL = re.compile("[0-9]{1,9}")
@@ -49,12 +50,10 @@ def read_classes(file: Path) -> DatasetSpec:
         DataError: the file is missing, no regular file, too large, no such CSV, or has a value that cannot be used,
             which is named with its line.
     """
-    content = read_bytes(file, _GROWTH, "a table", DataError)
+    text = read_text(file, _GROWTH, "a table", DataError)
     try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 at byte {error.start}: save it as UTF-8") from error
     except csv.Error as error:
         raise DataError(f"{file} is not a CSV file ({error}): {_remedy()}") from error
     if not lines:
@@ -63,6 +62,38 @@ def read_classes(file: Path) -> DatasetSpec:
         raise DataError(f"{file} has {len(lines) - 1} classes: hdgan takes {MOST_CLASSES} at most")
     heads = _heads(file, lines[0][1])
     return _spec_of_lines(file, heads, lines[1:])
+
+
+def read_overrides(file: Path, spec: DatasetSpec) -> DatasetSpec:
+    """Read the file of an option --classes.
+
+    Args:
+        file: the classes.csv of a dataset, as `read_classes` reads it, or a text file with one name per line, which
+            leaves the colours. A file is of the first kind if it is called *.csv or starts with a header that has label
+            and name.
+        spec: classes of the model, whose number the file must have.
+
+    Raises:
+        DataError: the file cannot be read, or has another number of classes.
+    """
+    lines = [line.strip() for line in read_text(file, _GROWTH, "a list of names", DataError).splitlines()]
+    head = {cell.strip() for line in lines[:1] for cell in line.split(",")}
+    if file.suffix.lower() == ".csv" or {"label", "name"} <= head:
+        found = read_classes(file)
+        if found.n_labels != spec.n_labels:
+            raise DataError(
+                f"{file} has {count(found.n_labels, 'class')}, but the model has {spec.n_labels}: give a line for each "
+                f"label from 0 to {spec.n_labels - 1}"
+            )
+        return found
+    if len(lines) != spec.n_labels:
+        raise DataError(
+            f"{file} has {count(len(lines), 'line')}, but the model has {count(spec.n_labels, 'class')}: {_OVERRIDES}"
+        )
+    for number, line in enumerate(lines, 1):
+        if not is_name(line):
+            raise DataError(f"{file}, line {number}: {line[:60]!r} is no name of a class: {_OVERRIDES}")
+    return DatasetSpec(tuple(lines), spec.palette)
 
 
 def write_classes(file: Path, spec: DatasetSpec) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hdgan.data.class_file import CLASS_FILE, read_classes, write_classes
-from hdgan.data.colors import CITYSCAPES, label_palette
+from hdgan.data.class_file import CLASS_FILE, read_classes, read_overrides, write_classes
+from hdgan.data.colors import CITYSCAPES, label_palette, numbered_classes
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 
@@ -91,3 +91,36 @@ def test_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist: check the path"):
         read_classes(tmp_path / CLASS_FILE)
+
+
+def test_overriding_names_are_read_from_a_text_file(tmp_path: Path) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text("wall\ndoor \n")
+    spec = read_overrides(file, numbered_classes(2))
+    assert spec.classes == ("wall", "door")
+    assert np.array_equal(spec.palette, label_palette(2))
+    complaint = "2 lines, but the model has 3 classes: give one class name per line, or a CSV file"
+    with pytest.raises(DataError, match=complaint):
+        read_overrides(file, numbered_classes(3))
+    with pytest.raises(DataError, match="does not exist: check the path"):
+        read_overrides(tmp_path / "none.txt", numbered_classes(3))
+    file.write_text("wall\n\n")
+    with pytest.raises(
+        DataError, match=r"names\.txt, line 2: '' is no name of a class: give one class name per line, or"
+    ):
+        read_overrides(file, numbered_classes(2))
+
+
+def test_a_device_is_refused_as_file_of_names() -> None:
+    with pytest.raises(DataError, match="/dev/zero is a pipe, device or socket"):
+        read_overrides(Path("/dev/zero"), numbered_classes(3))
+
+
+def test_a_table_overrides_names_and_colours(tmp_path: Path) -> None:
+    file = written(tmp_path, "label,name,color\n1,door,#010203\n0,wall,\n")
+    file = file.rename(tmp_path / "names.txt")  # its header tells what it is
+    spec = read_overrides(file, numbered_classes(2))
+    assert spec.classes == ("wall", "door")
+    assert spec.css_colors[1] == "#010203"
+    with pytest.raises(DataError, match="has 2 classes, but the model has 3: give a line for each label from 0 to 2"):
+        read_overrides(file, numbered_classes(3))
