@@ -18,7 +18,7 @@ from hdgan.data.conversion.source import ConversionOptions, RawDataset, SourceFo
 from hdgan.data.folders import images_in
 from hdgan.data.inspection import ProgressCallback, in_threads, silent
 from hdgan.data.layouts._layout import IMAGES
-from hdgan.data.spec import DatasetSpec
+from hdgan.data.spec import DatasetSpec, class_name
 from hdgan.errors import ConfigError, DataError
 
 MOST_COLORS = 256
@@ -89,7 +89,7 @@ def count_colors(folder: Path, top: int | None = None, progress: ProgressCallbac
         raise _too_many(folder, found, counts, worst)
     kept, pixels = found[:top], counts[:top]
     palette = np.stack([kept >> 16, kept >> 8 & 255, kept & 255], axis=1).astype(np.uint8)
-    spec = DatasetSpec(tuple(f"class {label}" for label in range(len(kept))), palette)
+    spec = DatasetSpec(tuple(class_name(None, label) for label in range(len(kept))), palette)
     return CountedColors(spec, tuple(pixels.tolist()), int(counts.sum() - pixels.sum()), len(files))
 
 
