@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from docs.site.sources import reference_paths
-from hdgan.commands.main import main
 from hdgan.training import PRESETS
+from tests.docs.options import options_of
 from tests.docs.playground import Playground
 
 ROOT = Path(__file__).parents[1]
@@ -72,18 +72,6 @@ def name_of(words: list[str]) -> str:
     return pair if words[0] in ("styles", "data") or pair in PAIRS else words[0]
 
 
-@pytest.fixture
-def options_of(capsys: pytest.CaptureFixture[str]) -> Callable[[str], set[str]]:
-    @lru_cache
-    def options(command: str) -> set[str]:
-        with pytest.raises(SystemExit) as stop:
-            main([*command.split(), "--help-all" if command.startswith("train ") else "--help"])
-        assert stop.value.code == 0
-        return set(re.findall(r"(?<![\w-])--[a-z](?:[\w.-]*\w)?", capsys.readouterr().out))
-
-    return options
-
-
 @pytest.mark.parametrize("page", PAGES, ids=name_of_page)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S))
@@ -104,7 +92,7 @@ def anchors(page: Path) -> set[str]:
     return {f"{slug}-{slugs[:k].count(slug)}" if slug in slugs[:k] else slug for k, slug in enumerate(slugs)}
 
 
-def test_commands_have_the_options_that_are_shown(options_of: Callable[[str], set[str]]) -> None:
+def test_commands_have_the_options_that_are_shown() -> None:
     commands = list(shown())
     assert {name for _, name, _ in commands} >= {"train pix2pix", "styles encode", "evaluate", "bench", "info"}
     assert {name.split()[1] for _, name, _ in commands if name.startswith("train ")} <= set(PRESETS)
