@@ -88,7 +88,7 @@ DATA: dict[str, tuple[Damage, str]] = {
     "empty PNG": (lambda root: os.truncate(root / "train_img" / "s5_img.png", 0), r"s5_img\.png cannot be read"),
     "colours as labels": (
         lambda root: damaged(root, "train_label/s2_label.png", np.zeros((16, 32, 3), np.uint8)),
-        r"s2_label\.png: this label map has mode RGB",
+        r"s2_label\.png: this label map has mode RGB .+if each colour is a class, `hdgan data convert`",
     ),
 }  # fmt: skip
 

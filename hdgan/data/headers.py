@@ -128,10 +128,17 @@ def require_map(name: Path | str, header: Header, kind: Kind) -> None:
     if header.mode not in _MAP_MODES or header.channels != 1 or header.frames != 1:
         found = f"mode {header.mode} with {count(header.channels, 'channel')} and {count(header.frames, 'page')}"
         raise DataError(
-            f"{name}: this {kind} has {found}; "
+            f"{name}: this {kind} has {found}; {_colours_remedy(header)}"
             "save one channel of integers (8- or 16-bit grey or palette PNG, 32-bit TIFF, integer .npy), "
             f"or train without labels ({option('model.n_labels')} 0) if its colours are the input"
         )
+
+
+def _colours_remedy(header: Header) -> str:
+    """What to do about a map in which classes may be colours."""
+    if header.mode not in ("RGB", "RGBA"):
+        return ""
+    return "if each colour is a class, `hdgan data convert` writes label maps of it; otherwise "
 
 
 def _require_black_as_zero(name: Path | str, header: Header, kind: Kind) -> None:
