@@ -11,7 +11,7 @@ from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError
 from hdgan.families.registry import AnyModelConfig
 from hdgan.families.saving import read_metadata
-from hdgan.training.known_classes import classes_of_model
+from hdgan.training.known_classes import classes_to_keep
 
 
 def given_classes(model: Path, file: Path | None) -> DatasetSpec | None:
@@ -24,7 +24,7 @@ def given_classes(model: Path, file: Path | None) -> DatasetSpec | None:
     Raises:
         ConfigError: the model has no classes.
         DataError: the file cannot be used, or has another number of classes than the model.
-        CheckpointError: the model's file is damaged.
+        CheckpointError: the names in the model's file are damaged.
     """
     if file is None:
         return None
@@ -32,4 +32,4 @@ def given_classes(model: Path, file: Path | None) -> DatasetSpec | None:
     n_labels = config.n_labels
     if not n_labels:
         raise ConfigError(f"--classes {file} has no effect: {model} translates images, which have no classes")
-    return read_overrides(file, classes_of_model(model, config) or numbered_classes(n_labels))
+    return read_overrides(file, classes_to_keep(model, config) or numbered_classes(n_labels))

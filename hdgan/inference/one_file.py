@@ -13,13 +13,13 @@ from hdgan.checkpoints import STYLES_FILE, beside, require_new_checkpoint
 from hdgan.config.options import option
 from hdgan.config.urls import is_url
 from hdgan.data.spec import DatasetSpec
-from hdgan.errors import CheckpointError, ConfigError
+from hdgan.errors import ConfigError
 from hdgan.families import ImageModel
-from hdgan.families.saving import SavedInfo, load_model, save_model
-from hdgan.families.stored_classes import classes_entry, stored_classes
+from hdgan.families.saving import load_model, save_model
+from hdgan.families.stored_classes import classes_entry
 from hdgan.styles.bank import StyleBank
 from hdgan.styles.table import Origin, fingerprint
-from hdgan.training.known_classes import classes_of_model
+from hdgan.training.known_classes import classes_to_keep
 from hdgan.wording import count
 
 
@@ -70,7 +70,7 @@ def export_model(
     extra = {name: value for name, value in info.metadata.items() if name not in ("format", "version", "model")}
     if isinstance(train := extra.get("train"), dict):
         extra["train"] = _portable(train, ("data", "loss") if data_paths else ())
-    extra |= classes_entry(classes or _classes_of(source, model, info))
+    extra |= classes_entry(classes or classes_to_keep(source, model.config))
     save_model(out, model, extra=extra, tensors=info.tensors, dtype=dtype, new=True)
     if bank is not None:
         # Rounding has made another network of E, for which these styles are as good.
@@ -80,19 +80,6 @@ def export_model(
     elif model.config.feature_channels:
         notes.append(f"{source} has no clusters of styles, so the new file has none either")
     return notes
-
-
-def _classes_of(source: Path, model: ImageModel, info: SavedInfo) -> DatasetSpec | None:
-    """The classes that a file names, else those of its dataset; None if the description of its training is damaged,
-    without which it can still be used.
-    """
-    n_labels = model.config.n_labels
-    if n_labels and (stored := stored_classes(source, info.metadata, n_labels)) is not None:
-        return stored
-    try:
-        return classes_of_model(source, model.config)
-    except CheckpointError:
-        return None
 
 
 def _styles_of(source: Path, model: ImageModel) -> StyleBank | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from hdgan.data import DataConfig
 from hdgan.data.class_file import CLASS_FILE
 from hdgan.data.spec import DatasetSpec
+from hdgan.errors import CheckpointError
 from hdgan.families import ModelConfig
 from hdgan.families.saving import read_metadata
 from hdgan.families.stored_classes import stored_classes
@@ -40,13 +41,36 @@ def classes_of_model(file: Path, model: ModelConfig) -> DatasetSpec | None:
         CheckpointError: the file is damaged.
         DataError: the file has no names, and classes.csv of the dataset cannot be used.
     """
+    if not model.n_labels:
+        return None
     metadata = read_metadata(file)
-    stored = stored_classes(file, metadata, model.n_labels) if model.n_labels else None
+    stored = stored_classes(file, metadata, model.n_labels)
     if stored is not None or "train" not in metadata:
         return stored
     data = training_of(file, metadata, model)[0].data
     # A dataset elsewhere is not asked, which may need a network and credentials.
-    return None if not model.n_labels or is_remote(data.root) else spec_of(data, model.n_labels)
+    return None if is_remote(data.root) else spec_of(data, model.n_labels)
+
+
+def classes_to_keep(file: Path, model: ModelConfig) -> DatasetSpec | None:
+    """The classes for a new file of a model: those of `classes_of_model`; None also if the description of its training
+    is damaged, without which a model can still be used.
+
+    Args:
+        file: of the model.
+        model: its config.
+
+    Raises:
+        CheckpointError: the names in the file are damaged.
+        DataError: as `classes_of_model`.
+    """
+    stored = stored_classes(file, read_metadata(file), model.n_labels) if model.n_labels else None
+    if stored is not None:
+        return stored
+    try:
+        return classes_of_model(file, model)
+    except CheckpointError:
+        return None
 
 
 def classes_of_data(data: DataConfig, file: Path, model: ModelConfig) -> DatasetSpec | None:

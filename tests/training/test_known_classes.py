@@ -16,7 +16,7 @@ from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig
 from hdgan.data.class_file import CLASS_FILE, read_classes
 from hdgan.data.spec import DatasetSpec
-from hdgan.errors import DataError
+from hdgan.errors import CheckpointError, DataError
 from hdgan.families import (
     DiscriminatorConfig,
     GeneratorConfig,
@@ -25,11 +25,11 @@ from hdgan.families import (
     Pix2PixHDStage,
     Pix2PixHDTrainConfig,
 )
-from hdgan.families.saving import save_model
+from hdgan.families.saving import load_model, save_model
 from hdgan.families.stored_classes import classes_entry
 from hdgan.scenes import SPEC
 from hdgan.training import TrainConfig, train
-from hdgan.training.known_classes import classes_of_data, classes_of_model, renamed_note
+from hdgan.training.known_classes import classes_of_data, classes_of_model, classes_to_keep, renamed_note
 
 CONFIG = Pix2PixHDConfig(n_labels=2, generator=GeneratorConfig(4, 1, 1), discriminator=DiscriminatorConfig(2, 1, 1))
 KEPT = DatasetSpec.of_colors(["road", "sky"], [(1, 2, 3), (4, 5, 6)])
@@ -67,6 +67,19 @@ def test_a_model_by_itself_has_the_names_that_it_kept(save: SaveModel, root: Pat
     assert names(classes_of_model(save(None), CONFIG)) == ("street", "heaven")
     (root / CLASS_FILE).unlink()
     assert classes_of_model(save(None), CONFIG) is None
+
+
+def test_a_model_whose_training_is_described_badly_keeps_what_is_known(save: SaveModel) -> None:
+    for kept in (KEPT, None):
+        file = save(kept)
+        model, _ = load_model(file)
+        save_model(file, model, extra={"train": "damaged", **classes_entry(kept)})
+        assert names(classes_to_keep(file, CONFIG)) == names(kept)
+    with pytest.raises(CheckpointError):
+        classes_of_model(file, CONFIG)
+    save_model(file, model, extra={"train": "damaged", "classes": [{"name": "road", "color": "red"}] * 2})
+    with pytest.raises(CheckpointError, match="which is no name with a colour"):
+        classes_to_keep(file, CONFIG)
 
 
 def test_a_dataset_has_its_own_names(save: SaveModel, root: Path) -> None:
