@@ -98,6 +98,8 @@ def _place(file: Path) -> str | None:
     place = written_pages().get(file)
     if place is not None:
         return place
+    if file.is_relative_to(DOCS) and (reference := file.relative_to(DOCS).as_posix()) in reference_paths():
+        return reference
     return next((name for source, name in _files() if source == file), None)
 
 

@@ -30,6 +30,8 @@ def test_links_lead_to_where_the_site_has_the_files() -> None:
     assert in_readme("`[a](docs/training.md)`\n```\n[a](docs/training.md)\n```\n").count("docs/training.md") == 2
     page = relinked("[a](../../README.md#b) [c](../design.md)", DOCS / "how-to" / "add-an-op.md", "how-to/add-an-op.md")
     assert page == "[a](../readme.md#b) [c](../design.md)"
+    home = relinked("[a](reference/commands/index.md) [b](reference/none.md)", DOCS / "index.md", "index.md")
+    assert home == "[a](reference/commands/index.md) b"
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
