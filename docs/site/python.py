@@ -107,7 +107,7 @@ def _kind(value: Any) -> str:
 
 
 def _summary(module: str, names: list[str]) -> str:
-    rows = ["| name | |", "|---|---|"]
+    rows = ["| name | description |", "|---|---|"]
     for name in names:
         sentence = _sentence(getattr(importlib.import_module(module), name)).replace("|", "\\|")
         rows.append(f"| [`{name}`][{described_as(f'{module}.{name}')}] | {sentence} |")
