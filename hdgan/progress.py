@@ -17,9 +17,9 @@ FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0
 
 
 def print_lines(console: Console, *lines: str) -> None:
-    """Print lines as they are: paths and values are no markup, and a terminal does the wrapping."""
+    """Print lines as they are: paths and values have no markup or emoji codes, and a terminal does the wrapping."""
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class Progress:

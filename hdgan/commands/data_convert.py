@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hdgan.config.options import typed_as
 from hdgan.config.serialization import check_value
@@ -187,7 +188,7 @@ def _class_table(spec: DatasetSpec, summary: ConversionSummary) -> Table:
         if str(label) not in summary.pixels and len(named) > _MOST_ROWS:
             continue
         pixels, images = summary.pixels.get(str(label), 0), summary.images.get(str(label), 0)
-        table.add_row(str(label), name.strip(), color, f"{100 * pixels / total:.3f}", str(images))
+        table.add_row(str(label), Text(name.strip()), color, f"{100 * pixels / total:.3f}", str(images))
     for column in (table.columns[0], *table.columns[3:]):
         column.justify = "right"
     return table

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hdgan.config.bounds import Count, Side
 from hdgan.config.options import typed_as
@@ -166,8 +167,8 @@ def _print(rows: list[RunScores]) -> None:
     for name in names:
         table.add_column(f"{TITLES[name]} {'↑' if name in HIGHER_IS_BETTER else '↓'}", justify="right")
     for row in rows:
-        table.add_row(row.name, *(shown(name, row.metrics[name]) for name in names))
+        table.add_row(Text(row.name), *(shown(name, row.metrics[name]) for name in names))
     console = Console()
-    console.print(table, markup=False)
+    console.print(table)
     for titles, note in notes_of(rows).items():
         print_lines(console, f"{titles}: {note}")

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hdgan.checkpoints import output_beside
 from hdgan.config.bounds import Positive
@@ -198,7 +198,7 @@ def _print_measures(trained: TrainedModel, agreements: list[Agreement], changes:
         change = by_label.get(row.label)
         moved = (str(change.switches), f"{change.inside:.1f}", f"{change.outside:.2f}") if change else ("0", "", "")
         table.add_row(
-            escape(class_name(trained.classes, row.label)),
+            Text(class_name(trained.classes, row.label)),
             str(row.instances),
             str(row.styles),
             *(f"{score:.3f}" for score in (row.matched, row.colours, row.clustered)),

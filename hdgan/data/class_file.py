@@ -33,6 +33,8 @@ MOST_CLASSES = 65536
 LONGEST_NAME = 200
 """Characters, beyond which a name would not fit into any table."""
 _OVERRIDES = "give one class name per line, or a CSV file with the columns label,name,color"
+NAME = f"a name on one line, of 1 to {LONGEST_NAME} printable characters without spaces around it"
+"""What `is_name` requires, for messages."""
 _GROWTH = 64
 """A field of one byte becomes an object of up to about this many bytes."""
 _LABEL = re.compile("[0-9]{1,9}")
@@ -189,7 +191,7 @@ def _label(where: str, text: str, n: int) -> int:
 
 def _name(where: str, text: str) -> str:
     if not is_name(text):
-        raise DataError(f"{where}: name is {_shown(text)}: give a name on one line, of 1 to {LONGEST_NAME} characters")
+        raise DataError(f"{where}: name is {_shown(text)}: give {NAME}")
     return text
 
 

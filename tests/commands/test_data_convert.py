@@ -11,6 +11,8 @@ from PIL import Image
 
 from hdgan.commands.data_convert import training_command
 from hdgan.commands.main import main, train_main
+from hdgan.data import DatasetSpec
+from hdgan.data.class_file import write_classes
 from hdgan.data.conversion import ConversionReport, ConversionSummary
 from hdgan.training import TrainConfig, TrainResult
 
@@ -68,6 +70,16 @@ def test_errors_name_the_options_of_the_command(source, tmp_path, capsys) -> Non
         assert main(["data", "convert", str(source), *out, *typed]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_names_of_classes_are_printed_as_they_are(source, tmp_path, capsys) -> None:
+    file = tmp_path / "classes.csv"
+    write_classes(file, DatasetSpec.of_colors(["[/red]", ":car: [bold]x"], COLORS.tolist()))
+    assert main(["data", "convert", str(source), "--classes", str(file), "--out", str(tmp_path / ":car:")]) == 0
+    printed = capsys.readouterr().out
+    assert "[/red]" in printed
+    assert ":car: [bold]x" in printed
+    assert f"--data.root {tmp_path}/:car:" in printed
 
 
 def test_a_palette_never_replaces_a_file(source, tmp_path, capsys) -> None:

@@ -67,7 +67,7 @@ def test_without_colours_the_default_palette_is_taken(tmp_path: Path) -> None:
         ("label,name\n-1,road\n", "line 2: label is '-1', but the file has 1 line below its header"),
         ("label,name\nroad,0\n", "line 2: label is 'road'"),
         ("label,name\n0,road\n0,car\n", "line 3: label 0 is already on line 2: give each label from 0 to 1 once"),
-        ("label,name\n0,\n", "line 2: name is '': give a name on one line, of 1 to 200 characters"),
+        ("label,name\n0,\n", "line 2: name is '': give a name on one line, of 1 to 200 printable"),
         ('label,name\n0,"a\nb"\n', r"line 3: name is 'a\\nb': give a name on one line"),
         (f"label,name\n0,{'a' * 201}\n", "line 2: name is 'aaa"),
         ("label,name,color\n0,road,red\n", "line 2: color is 'red': write it as #rrggbb, such as #804080"),

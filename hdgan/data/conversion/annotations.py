@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain
@@ -61,6 +62,20 @@ def used_fields(kind: type[T], entry: object, where: str, remedy: str) -> T:
         raise DataError(f"{where} is not a table: {remedy}")
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return from_plain(kind, {name: value for name, value in entry.items() if name in names}, where, DataError)
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[IO[bytes]]:
+    """Open an annotation file to look at a part of it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with file.open("rb") as content:
+            yield content
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}): make it readable") from error
 
 
 def no_area(where: str) -> DataError:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hdgan.config.options import option
-from hdgan.data.class_file import LONGEST_NAME, MOST_CLASSES, read_classes
+from hdgan.data.class_file import MOST_CLASSES, NAME, is_name, read_classes
 from hdgan.data.colors import label_palette
 from hdgan.data.conversion.source import ConversionOptions, listed
 from hdgan.data.spec import DatasetSpec
@@ -48,14 +48,14 @@ def named_classes(
 
     Raises:
         DataError: label 0 of the given file has another name, or a name cannot be written to a classes.csv.
+        ConfigError: the name of `options.background` cannot be written there.
     """
     background = options.background or background
+    if not is_name(background):
+        raise ConfigError(f"{option('background')} is {background!r:.60}: give {NAME}")
     for name in names:
-        if not name.isprintable() or len(name) > LONGEST_NAME:
-            raise DataError(
-                f"{options.source} has the class {name!r:.60}: give it a name on one line, of at most {LONGEST_NAME} "
-                "characters"
-            )
+        if not is_name(name):
+            raise DataError(f"{options.source} has the class {name!r:.60}: give it {NAME}")
     if len(names) >= MOST_CLASSES:
         raise DataError(f"{options.source} has {len(names)} classes: hdgan takes {MOST_CLASSES} at most")
     spec = given_classes(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from hdgan.data.conversion.staging import (
     Staging,
     WrittenSample,
     finished,
+    require_place,
     staging,
 )
 from hdgan.data.conversion.writing import SampleWriter
@@ -143,7 +145,9 @@ def _opened(
         raise DataError(f"{options.source} does not exist: check the path")
     if options.photos is not None and not options.photos.is_dir():
         raise DataError(f"{option('photos')} {options.photos} is not a folder: give the folder of the photos")
-    if options.source.resolve() in (out.resolve(), *out.resolve().parents):
+    require_place(out)
+    real = Path(os.path.realpath(out))
+    if Path(os.path.realpath(options.source)) in (real, *real.parents):
         raise ConfigError(
             f"{option('out')} {out} lies in {options.source}, which is searched: choose a folder beside it"
         )

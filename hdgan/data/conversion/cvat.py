@@ -17,6 +17,7 @@ from hdgan.data.conversion.annotations import (
     AnnotatedImage,
     annotation_files,
     no_area,
+    opened,
     shape_dataset,
     without_class,
 )
@@ -74,7 +75,7 @@ class Cvat(SourceFormat):
             names |= _declared(root)
             entries = root.findall("image")
             for done, entry in enumerate(entries, start=1):
-                image = _opened(file, entry, options, lacking)
+                image = _image_of(file, entry, options, lacking)
                 images += [image] if image else []
                 progress(f"annotations of {file.name}", done, len(entries))
         if not images:
@@ -91,8 +92,8 @@ def _files(source: Path) -> list[Path]:
 
 
 def _head(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(_PEEK)
+    with opened(file) as content:
+        return content.read(_PEEK)
 
 
 def _parsed(file: Path) -> Element:
@@ -123,7 +124,9 @@ def _declared(root: Element) -> dict[str, Sequence[int] | None]:
     return found
 
 
-def _opened(file: Path, entry: Element, options: ConversionOptions, lacking: list[DataError]) -> AnnotatedImage | None:
+def _image_of(
+    file: Path, entry: Element, options: ConversionOptions, lacking: list[DataError]
+) -> AnnotatedImage | None:
     """One image with its shapes; None if its photo is not there and may be left out, which is added to `lacking`."""
     name, subset = entry.get("name", ""), entry.get("subset", "")
     where = f"{file}, image {clipped(name or entry.get('id'))}"
@@ -197,7 +200,7 @@ def _mask(shape: Element, where: str) -> Area:
     try:
         runs = [int(run) for run in shape.get("rle", "").split(",")]
         return BitmapArea(left, top, decode_runs(runs, width, height))
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise DataError(f"{where} has a damaged mask ({error!s:.100}): {_REMEDY}") from error
 
 

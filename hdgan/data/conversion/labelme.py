@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from hdgan.data.config import Size
 from hdgan.data.conversion.annotations import (
@@ -22,6 +23,7 @@ from hdgan.data.conversion.annotations import (
     AnnotatedImage,
     annotation_files,
     no_area,
+    opened,
     shape_dataset,
     used_fields,
     without_class,
@@ -110,12 +112,12 @@ class _NoPhoto(DataError):
 
 def _text(file: Path) -> bytes:
     """The content of a small file, or the beginning and the end of a large one, whose photo may be in between."""
-    size = file.stat().st_size
-    with file.open("rb") as opened:
-        text = opened.read(2**16)
+    with opened(file) as content:
+        text = content.read(2**16)
+        size = content.seek(0, os.SEEK_END)
         if size > 2**16:
-            opened.seek(max(2**16, size - 2**16))
-            text += opened.read(2**16)
+            content.seek(max(2**16, size - 2**16))
+            text += content.read(2**16)
     return text
 
 
@@ -175,6 +177,8 @@ def _picture(text: object, where: str, formats: tuple[str, ...]) -> Image.Image:
     """Open a picture that is in a file as text."""
     try:
         return Image.open(io.BytesIO(base64.b64decode(str(text), validate=True)), formats=formats)
+    except UnidentifiedImageError as error:  # whose text shows the address of an object
+        raise DataError(f"{where} is a damaged picture (not {' or '.join(formats)}): {_REMEDY}") from error
     except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{where} is a damaged picture ({error!s:.100}): {_REMEDY}") from error
 
@@ -240,8 +244,8 @@ def _unannotated(source: Path, images: list[AnnotatedImage]) -> list[str]:
     """A note on photos that have no file, which are usually those that nobody has annotated yet."""
     if source.is_file():
         return []
-    used = {image.photo.resolve() for image in images if isinstance(image.photo, Path)}
-    others = sorted(photo for photo in images_in(source) if photo.resolve() not in used)
+    used = {os.path.realpath(image.photo) for image in images if isinstance(image.photo, Path)}
+    others = sorted(photo for photo in images_in(source) if os.path.realpath(photo) not in used)
     return [f"{count(len(others), 'photo')} without annotations left out, the first: {others[0]}"] if others else []
 
 

@@ -156,10 +156,10 @@ def decode_runs(runs: Sequence[int], width: int, height: int) -> np.ndarray:
     Raises:
         ValueError: the runs do not have as many pixels as the mask.
     """
-    lengths = np.array(runs, np.int64)
-    if width < 1 or height < 1 or (lengths < 0).any() or lengths.sum() != width * height:
-        raise ValueError(f"its runs have {int(lengths.sum())} pixels, not {width}x{height}")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, lengths).reshape(height, width)
+    # As Python's integers, since a sum of 64 bits could wrap round to the right number.
+    if width < 1 or height < 1 or min(runs, default=0) < 0 or sum(runs) != width * height:
+        raise ValueError(f"its runs have {sum(runs)} pixels, not {width}x{height}")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, np.array(runs, np.int64)).reshape(height, width)
 
 
 def require_near(where: str, numbers: Iterable[float]) -> None:

@@ -16,11 +16,13 @@ from pathlib import Path
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import ConfigError, DataError, HdganError
-from hdgan.files import remove_dead_below, rename_folder, write_text
-from hdgan.files.json import parse_json, read_json, write_json
+from hdgan.files import remove_dead, remove_dead_below, rename_folder, write_text
+from hdgan.files.json import parse_json, read_bytes, read_json, write_json
 
 RECORD, _JOURNAL = "conversion.json", "conversion.jsonl"
 _KIND, _VERSION = "hdgan conversion", 1
+_GROWTH = 8
+"""Bytes of memory for each byte of the journal."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,9 @@ class Staging:
             DataError: the journal is damaged.
         """
         found: dict[tuple[str, str], WrittenSample] = {}
-        text = self._journal.read_text(encoding="utf-8") if self._journal.exists() else ""
+        lines = read_bytes(self._journal, _GROWTH, "a journal", DataError) if self._journal.exists() else b""
         where = str(self._journal)
-        for line in text.split("\n")[:-1]:
+        for line in lines.split(b"\n")[:-1]:
             table = parse_json(line, where, f"delete {self.folder}", DataError)
             sample = from_plain(WrittenSample, table, where, DataError)
             if all((self.folder / name).is_file() for name in sample.files):
@@ -152,6 +154,24 @@ class Staging:
         rename_folder(self.folder, self.out.name)
 
 
+def require_place(out: Path) -> None:
+    """Make sure that a folder can get the name OUT, before any work is done.
+
+    Raises:
+        ConfigError: it is the current folder, a root, or a link to a folder that is not yet converted.
+    """
+    if out.name in ("", ".."):
+        raise ConfigError(
+            f"{option('out')} {out} cannot be replaced by the converted folder: give a new folder in it, such as "
+            f"{out / 'dataset'}"
+        )
+    if out.is_symlink() and not _in_use(out):
+        raise ConfigError(
+            f"{option('out')} {out} is a link, which the converted folder cannot replace: give the folder that it "
+            f"leads to, {os.path.realpath(out)}"
+        )
+
+
 def _line(sample: WrittenSample) -> str:
     return json.dumps(to_plain(sample)) + "\n"
 
@@ -189,6 +209,8 @@ def staging(out: Path) -> Iterator[Staging]:
     except OSError as error:
         raise _unwritable(out, error) from error
     try:
+        if stage.folder.is_dir():
+            remove_dead(stage.folder)  # before its record was written, a killed process may have left nothing else
         if _in_use(stage.folder):
             _require_ours(stage.folder)
         yield stage

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from hdgan.data.conversion import FORMATS, ConversionOptions, convert_dataset
+from hdgan.data.conversion.class_names import named_classes
 from hdgan.data.conversion.converting import formats
+from hdgan.data.conversion.staging import ConversionRecord
 from hdgan.data.conversion.writing import SampleWriter
 from hdgan.errors import ConfigError, DataError, HdganError
+from hdgan.files.json import write_json
 
 PHOTO = np.zeros((4, 6, 3), np.uint8)
 LABEL = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
@@ -151,6 +154,45 @@ def test_other_data_is_never_touched(source, convert, tmp_path, name) -> None:
 def test_an_empty_folder_may_become_the_dataset(source, convert, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     assert convert().written == 5
+
+
+def test_a_kill_before_the_first_record_leaves_a_folder_that_is_used_again(source, convert, tmp_path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial/.conversion.json.01234567.hdtmp").touch()
+    assert convert().written == 5
+
+
+def test_a_damaged_journal_is_refused(source, convert, tmp_path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    write_json(tmp_path / "out.partial/conversion.json", ConversionRecord())
+    (tmp_path / "out.partial/conversion.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match=r"conversion.jsonl is damaged \(its text is not UTF-8\): delete .*out.partial"):
+        convert()
+
+
+def test_places_that_no_folder_can_get_are_refused_before_any_work(source, written, tmp_path, monkeypatch) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path / "empty")
+    for out, message in (
+        (".", r"out \. cannot be replaced .* such as dataset"),
+        ("/", "out / cannot be replaced"),
+        (tmp_path / "link", "is a link, which the converted folder cannot replace: give the folder .*empty"),
+        (tmp_path / "loop/out", "cannot write .*loop/out: .*choose another out"),
+        (tmp_path / "file/out", "cannot write .*file/out: .*choose another out"),
+    ):
+        with pytest.raises(HdganError, match=message):
+            convert_dataset(ConversionOptions(source), Path(out))
+    assert written == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "link", "loop", "source"]
+
+
+@pytest.mark.parametrize("name", ["", " a", "a\nb", "x" * 201])
+def test_the_background_has_a_name_that_classes_csv_takes(name) -> None:
+    with pytest.raises(ConfigError, match=r"background is .*: give a name on one line"):
+        named_classes(ConversionOptions(Path()), [], name)
 
 
 def test_two_processes_do_not_convert_to_one_folder(source, tmp_path) -> None:

@@ -109,6 +109,11 @@ def test_subsets_are_phases(annotate, convert, save, root) -> None:
         ('<polygon label="car" points="1,2;3;4,5"></polygon>', "has the point '3', which should be x,y"),
         ('<box label="car" xtl="a" ytl="0" xbr="1" ybr="1"/>', "xtl is 'a', which should be a number"),
         ('<mask label="car" rle="1, 2" left="0" top="0" width="2" height="2"/>', "its runs have 3 pixels, not 2x2"),
+        (
+            f'<mask label="car" rle="{2**62},{2**62},{2**62},{2**62},4" left="0" top="0" width="2" height="2"/>',
+            "not 2x2",
+        ),
+        (box("\u00a0a\u00a0b", 1, 2, 3, 4), "has the class 'a.xa0b': give it a name on one line"),
         ('<mask label="car" rle="x" left="0" top="0" width="2" height="2"/>', "has a damaged mask"),
         ('<polyline label="car" points="1,2;3,4"/>', r"polyline 1 \(car\) is a line or point"),
         ('<skeleton label="car"/>', "has no area that can be drawn: convert it to a polygon"),

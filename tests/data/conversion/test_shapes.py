@@ -91,7 +91,7 @@ def test_a_stroke_has_its_width() -> None:
 def test_runs() -> None:
     assert decode_runs([1, 2, 3], 3, 2).tolist() == [[False, True, True], [False, False, False]]
     assert decode_runs([0, 4], 2, 2).all()
-    for runs in ([3], [5], [-1, 5], []):
+    for runs in ([3], [5], [-1, 5], [], [2**62] * 4 + [4], [2**63 - 1] * 2 + [6], [2**64]):
         with pytest.raises(ValueError, match="not 2x2"):
             decode_runs(runs, 2, 2)
 
