@@ -16,6 +16,7 @@ from hdgan.config.bounds import Port, Positive, Precision
 from hdgan.config.serialization import check_value
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import require_file, require_no_file
+from hdgan.files.remote import is_remote, located
 
 MAX_PIXELS = 2048 * 1024 * 2
 _GiB = Annotated[float, Interval(ge=0, le=2**20)]
@@ -74,7 +75,8 @@ def edit(
     check_value(_GiB, preview_gib, "preview_gib")
     if out is not None:
         require_no_file(out)
-    if root is not None and not root.is_dir():
+    root = None if root is None else located(root, "--root")
+    if root is not None and not is_remote(root) and not root.is_dir():
         raise DataError(f"--root {root} is not a folder: give the folder of a dataset")
     if classes is not None:
         require_file(classes, DataError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hdgan.config.urls import is_url
+from hdgan.config.urls import is_url, without_secrets
 from hdgan.errors import ConfigError
 
 _ROOT = ("--root",)
@@ -39,5 +39,6 @@ def refuse_urls(command: str, arguments: Sequence[str]) -> None:
         if name in take or (bare and name != "--out"):
             continue
         instead = f"; only {', '.join(take)} may be a URL" if take else ""
+        value = without_secrets(value)
         typed = f"{name} {value}" if name.startswith("--") else value
         raise ConfigError(f"{typed}: hdgan needs a path of this machine there{instead}")

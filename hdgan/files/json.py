@@ -95,7 +95,7 @@ def read_bytes(path: Path, growth: int, what: str, error: type[HdganError] = Che
     """
     require_file(path, error)
     try:
-        size = path.stat().st_size
+        size = path.stat().st_size or 0  # a server may not tell it
         require_bounded(path, size * growth, f"{what} of {size} bytes", error)
         return path.read_bytes()
     except OSError as problem:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, unquote
 
-from hdgan.config.urls import URL
+from hdgan.config.urls import URL, without_secrets
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import storage
 
@@ -38,7 +38,7 @@ def located(path: Path, name: str) -> Path:
         name: what messages call it, such as "--data.root".
 
     Raises:
-        ConfigError: the URL contains a password or a query, or is of a kind that cannot be read.
+        ConfigError: the URL contains a password, a name for a web server or a query, or is of a kind that cannot be read.
     """
     match = None if isinstance(path, RemotePath) else URL.fullmatch(str(path).replace(os.sep, "/"))
     if match is None:
@@ -47,13 +47,13 @@ def located(path: Path, name: str) -> Path:
     protocol = protocol.lower()
     if cache not in ("", *_CACHES) or "::" in place:
         raise ConfigError(
-            f"{name} is {path}: of URLs in a chain only those with {' or '.join(_CACHES)} are read; unpack an archive "
-            "into a folder"
+            f"{name} is {without_secrets(str(path))}: of URLs in a chain only those with {' or '.join(_CACHES)} are "
+            "read; unpack an archive into a folder"
         )
     user, _, _ = place.partition("/")[0].rpartition("@")
-    if ":" in user:  # which is not repeated in the message
+    if ":" in user or (user and protocol in ("http", "https")):  # which is not repeated in the message
         raise ConfigError(
-            f"{name} is a URL with a password: leave it out, and put it into the environment or into fsspec's "
+            f"{name} is a URL with a name or password: leave it out, and put it into the environment or into fsspec's "
             "configuration"
         )
     if protocol in ("http", "https"):

@@ -57,6 +57,15 @@ def test_other_paths_are_those_of_this_machine(command: str, typed: str, message
         refuse_urls(command, typed.split())
 
 
+@pytest.mark.parametrize(
+    "url", ["https://me:hush@host/x", "s3://hush@b/x", "https://host/x?sig=hush", "ftp://a:hush@b"]
+)
+def test_credentials_are_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match="needs a path of this machine") as caught:
+        refuse_urls("video", ["run", "--label", url])
+    assert "hush" not in str(caught.value)
+
+
 def test_commands_ask(capsys: Capture, tmp_path: Path) -> None:
     for typed in ("train --out s3://b/run", "data pack set --out s3://b", "report s3://b/run"):
         assert main(typed.split()) == 2

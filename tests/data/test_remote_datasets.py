@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,8 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from hdgan.data import DataConfig, SizeConfig, find_pairs, find_phases, make_loader, match_folders, pack_dataset
-from hdgan.data.class_file import find_classes
+from hdgan.data import (
+    DataConfig,
+    DatasetSpec,
+    SizeConfig,
+    find_pairs,
+    find_phases,
+    make_loader,
+    match_folders,
+    pack_dataset,
+)
+from hdgan.data.class_file import CLASS_FILE, find_classes, write_classes
+from hdgan.data.colors import label_palette
 from hdgan.data.images import read_input, read_map, read_photo
 from hdgan.data.inspection import check_dataset, quick_check
 from hdgan.data.layouts import packed as packed_layout
@@ -212,6 +223,20 @@ def test_packing_from_storage(in_memory: Put, street: Path, packed: Path, tmp_pa
 
 
 @pytest.mark.remote
+def test_names_of_classes_on_storage(in_memory: Put, street: Path, tmp_path: Path) -> None:
+    spec = DatasetSpec(("road", "car", "sky", "tree"), label_palette(4))
+    without, folder = in_memory(street), tmp_path / "named"
+    shutil.copytree(street, folder)
+    write_classes(folder / CLASS_FILE, spec)
+    url = in_memory(folder)
+    assert find_classes(DataConfig(root=Path(without)).root) is None
+    found = find_classes(DataConfig(root=Path(url)).root, 4)
+    assert found is not None
+    assert found.classes == spec.classes
+    pack_into(Path(url), tmp_path / "again", SizeConfig(width=20))
+    assert (tmp_path / "again" / CLASS_FILE).read_bytes() == (folder / CLASS_FILE).read_bytes()
+
+
 def test_a_web_server(serve: Callable[[Path], str], street: Path, packed: Path) -> None:
     root = Path(serve(street.parent))
     size = SizeConfig(width=20)

@@ -62,8 +62,10 @@ def test_local_paths_stay_local(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("s3://key:hush@bucket/set", "^--root is a URL with a password: leave it out, .* environment"),
+        ("s3://key:hush@bucket/set", "^--root is a URL with a name or password: leave it out, .* environment"),
         ("https://me:hush@host/set", "password"),
+        ("https://hush@host/set", "password"),
+        ("zip::https://me:hush@host/set", "chain"),
         ("simplecache::ftp://me:hush@host/set", "password"),
         ("https://host/set?X-Amz-Signature=hush", "^--root is a URL with a query: leave out"),
         ("zip://::s3://bucket/set.zip", "chain"),

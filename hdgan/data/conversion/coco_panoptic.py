@@ -47,6 +47,9 @@ class CocoCategory:
     isthing: int = 0
     color: tuple[_Byte, _Byte, _Byte] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name.strip())
+
 
 @dataclass(frozen=True)
 class CocoSegment:
