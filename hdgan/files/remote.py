@@ -38,7 +38,7 @@ def located(path: Path, name: str) -> Path:
         name: what messages call it, such as "--data.root".
 
     Raises:
-        ConfigError: the URL contains a password, a name for a web server or a query, or is of a kind that cannot be read.
+        ConfigError: the URL contains credentials or a query, or is of a kind that cannot be read.
     """
     match = None if isinstance(path, RemotePath) else URL.fullmatch(str(path).replace(os.sep, "/"))
     if match is None:

@@ -16,7 +16,7 @@ from hdgan.data.conversion.shapes import most_instances
 from hdgan.errors import DataError
 
 CATEGORIES = [
-    {"id": 7, "name": "sky", "isthing": 0, "color": [70, 130, 180], "supercategory": "sky"},
+    {"id": 7, "name": " sky ", "isthing": 0, "color": [70, 130, 180], "supercategory": "sky"},
     {"id": 3, "name": "car", "isthing": 1, "color": [0, 0, 142]},
 ]
 SEGMENTS = np.array([[0, 5, 5, 66051], [300, 300, 66051, 9]], np.uint32)
