@@ -71,7 +71,7 @@ def main(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # which raises KeyboardInterrupt, as Ctrl-C does
     for folder in filter(None, (labels, instances)):
-        if not folder.is_dir() or folder.resolve() == out.resolve():
+        if not folder.is_dir() or (out.exists() and folder.samefile(out)):
             raise ConfigError(f"{folder} is not a folder of maps alone: give one that exists and is not --out")
     pipeline = hdgan.load(model)
     before = find_maps(labels, instances, out)
