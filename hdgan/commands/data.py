@@ -184,16 +184,17 @@ def _verdict(report: CheckReport) -> str:
     verdict = f"{report.root}: {count(len(report.faults), 'fault') if report.faults else 'no faults'}"
     stray = report.stray
     if report.classes is not None and not report.class_fault:
-        return f"{verdict}; --model.n-labels {report.classes.n_labels}, as {CLASS_FILE} says{_but(stray)}"
+        more = _but(stray, ", but the maps also contain")
+        return f"{verdict}; train with --n-labels {report.classes.n_labels}, as {CLASS_FILE} says{more}"
     classes = [label for label in report.labels if label not in stray]
     if not classes:
         return verdict
-    return f"{verdict}; --model.n-labels {classes[-1] + 1} or more covers every label{_but(stray)}"
+    return f"{verdict}; --n-labels {classes[-1] + 1} or more covers every label{_but(stray, ' but')}"
 
 
-def _but(stray: Sequence[int]) -> str:
-    """The labels that are no classes, the first five of them."""
-    return f" but {', '.join(map(str, stray[:5]))}{', ...' if len(stray) > 5 else ''}" if stray else ""
+def _but(stray: Sequence[int], but: str) -> str:
+    """The labels that are no classes, the first five of them, after the words that introduce them."""
+    return f"{but} {', '.join(map(str, stray[:5]))}{', ...' if len(stray) > 5 else ''}" if stray else ""
 
 
 def _summary(report: PhaseReport) -> Iterator[str]:

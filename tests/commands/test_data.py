@@ -17,7 +17,7 @@ from hdgan.training.run_folder import load_environment
 
 def test_check(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(dataset, n_labels=4) == 0
-    assert "no faults; --model.n-labels 4 or more covers every label" in capsys.readouterr().out
+    assert "no faults; --n-labels 4 or more covers every label" in capsys.readouterr().out
     assert check(dataset, n_labels=3, phase=("train",)) == 1
     assert "contains label 3, but --n-labels is 3; set --n-labels to at least 4" in capsys.readouterr().out
 

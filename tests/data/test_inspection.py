@@ -43,7 +43,7 @@ def test_report_of_a_clean_set(scenes):
     assert code == 0
     assert "instance ids per image: min 3, median 4, max 4" in text
     assert "instance class equals label: 97.22 % of pixels" in text
-    assert "no faults; --model.n-labels 3 or more covers every label" in text
+    assert "no faults; --n-labels 3 or more covers every label" in text
 
 
 def test_report_names_every_fault(scenes, spoil):
@@ -176,7 +176,7 @@ def test_a_label_far_above_the_others_is_counted_and_the_option_for_it_named(sce
         "note: label 255 is in 2 of 3 label maps, 11.1 % of pixels; if it belongs to no class, set data.dontcare 255 "
         "here, and in training --data.dontcare 255\n"
     ) in text
-    assert text.rstrip().endswith("--model.n-labels 3 or more covers every label but 255")
+    assert text.rstrip().endswith("--n-labels 3 or more covers every label but 255")
     assert check_dataset(DataConfig(root=scenes, dontcare=255), n_labels).notes == []
 
 
@@ -369,7 +369,7 @@ def test_classes_are_named(scenes):
     assert code == 0
     assert re.search(r"0 +36 +50\.000 +3 +\[road\]", text)
     assert re.search(r"1 +0 +0\.000 +0 +car", text)
-    assert "no faults; --model.n-labels 3, as classes.csv says" in text
+    assert "no faults; train with --n-labels 3, as classes.csv says" in text
 
 
 def test_classes_that_do_not_fit_are_faults(scenes):
@@ -380,7 +380,7 @@ def test_classes_that_do_not_fit_are_faults(scenes):
     text, code = printed(check_dataset(DataConfig(root=scenes)))
     assert code == 0
     assert "note: label 2 is in 3 of 3 label maps, 50 % of pixels" in text
-    assert "--model.n-labels 2, as classes.csv says but 2" in text
+    assert "--n-labels 2, as classes.csv says, but the maps also contain 2" in text
     (scenes / "classes.csv").write_text("road\n")
     report = check_dataset(DataConfig(root=scenes))
     assert report.faults == [report.class_fault]
