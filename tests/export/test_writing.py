@@ -196,11 +196,11 @@ def test_a_compiled_encoder(tmp_path: Path) -> None:
         torch.testing.assert_close(of_instance, torch.tensor(style.feature).expand_as(of_instance), rtol=0, atol=1e-4)
 
 
-def test_without_a_compiler_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_nothing_is_compiled(tmp_path: Path) -> None:
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", (str(tmp_path / "no-compiler"),))
-    with pytest.raises(ConfigError, match=r"--format aoti needs a C\+\+ compiler, and none is found that works"):
+    none = config.patch({"cpp.cxx": (str(tmp_path / "no-compiler"),)})
+    with none, pytest.raises(ConfigError, match=r"--format aoti needs a C\+\+ compiler, and none is found that works"):
         export_program(pipeline_of("floats"), tmp_path / "x.pt2", "aoti")
     assert list(tmp_path.iterdir()) == []
 
