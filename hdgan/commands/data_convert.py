@@ -162,7 +162,10 @@ def _print_report(report: ConversionReport, console: Console) -> None:
         say(f"label {summary.dontcare} is taken to belong to no class")
     kept = f", {report.kept} of them already converted" if report.kept else ""
     say(f"{report.out}: {' and '.join(f'{n} {phase}' for phase, n in summary.samples.items())} samples{kept}")
-    say(f"train: {training_command(report)}")
+    if summary.samples.get("train"):
+        say(f"train: {training_command(report)}")
+    else:
+        say("there are no training samples: convert a dataset for training into another folder")
 
 
 def training_command(report: ConversionReport) -> str:

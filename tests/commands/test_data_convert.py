@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,22 @@ def test_from_colours_to_the_command_that_trains(source, tmp_path, capsys) -> No
     capsys.readouterr()
     assert main(["data", "convert", str(source), "--out", str(out), "--classes", str(csv), "--dontcare", "void"]) == 0
     assert "1 train and 1 val samples, 2 of them already converted" in capsys.readouterr().out
+
+
+def test_without_training_samples_no_training_is_suggested(source, tmp_path, capsys) -> None:
+    csv, names = tmp_path / "classes.csv", tmp_path / "val.txt"
+    csv.write_text("label,name,color\n0,road,#0a141e\n1,car,#c80000\n")
+    for folder in ("images", "labels"):
+        (source / folder / "train" / "a.png").rename(source / folder / "a.png")
+        for phase in ("train", "val"):
+            shutil.rmtree(source / folder / phase)
+    names.write_text("a\n")
+    out = ["--out", str(tmp_path / "out"), "--val-list", str(names)]
+    assert main(["data", "convert", str(source), "--classes", str(csv), *out]) == 0
+    shown = capsys.readouterr().out
+    assert "1 val samples" in shown
+    assert "there are no training samples" in shown
+    assert "hdgan-train" not in shown
 
 
 def test_errors_name_the_options_of_the_command(source, tmp_path, capsys) -> None:
