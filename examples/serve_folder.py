@@ -8,6 +8,7 @@ interval, so that half-written files are not; one that cannot be read is reporte
 A picture is there completely or not at all. Ctrl-C or SIGTERM ends the program, and a restart makes what is missing.
 """
 
+import os
 import signal
 import sys
 import time
@@ -71,7 +72,7 @@ def main(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # which raises KeyboardInterrupt, as Ctrl-C does
     for folder in filter(None, (labels, instances)):
-        if not folder.is_dir() or (out.exists() and folder.samefile(out)):
+        if not folder.is_dir() or os.path.realpath(folder) == os.path.realpath(out):
             raise ConfigError(f"{folder} is not a folder of maps alone: give one that exists and is not --out")
     pipeline = hdgan.load(model)
     before = find_maps(labels, instances, out)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import hdgan
-from hdgan.errors import ConfigError
+from hdgan.errors import ConfigError, HdganError
 from hdgan.scenes import Scene
 
 
@@ -93,6 +93,9 @@ def test_maps_that_come_one_after_another(
 def test_folders_that_cannot_be_served(example: Callable[[str], Any], tmp_path: Path) -> None:
     module = example("serve_folder")
     with pytest.raises(ConfigError, match="nowhere is not a folder of maps alone"):
-        module.main(tmp_path / "nowhere", tmp_path / "out")
+        module.main(tmp_path / "nowhere", tmp_path / "out", once=True)
     with pytest.raises(ConfigError, match="give one that exists and is not --out"):
-        module.main(tmp_path, tmp_path / "x" / "..")
+        module.main(tmp_path, tmp_path / "x" / "..", once=True)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(HdganError, match="nowhere is not a folder of maps alone"):
+        module.main(tmp_path / "nowhere", tmp_path / "loop" / "out", once=True)
