@@ -31,7 +31,9 @@ from hdgan.kernels._instance_norm_act_tiles import (
     is_full,
     planes_of_group,
     read,
+    read_of_planes,
     start_of,
+    write_of_planes,
 )
 
 
@@ -234,6 +236,7 @@ def instance_norm_act_bwd_kernel(
     PLACES: tl.constexpr,  # see _places in instance_norm_act.py
     CHANNELS_LAST: tl.constexpr,
     WHOLE: tl.constexpr,  # whether BLOCK_PLANES divides the planes, or the channels
+    LEADS: tl.constexpr,  # whether planes begin off the places that 16 bytes can be read from
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_PLANES: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,  # of 16 bytes, where PLACES are wide
@@ -252,8 +255,8 @@ def instance_norm_act_bwd_kernel(
         width = width.to(tl.int64)
     out_height, out_width = height + 2 * pad, width + 2 * pad
     out_pixels = tl.cast(out_height, tl.int64) * out_width
-    start, lead = start_of(group, plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, BLOCK_PLANES)
-    m, r = tl.load(mean + plane, mask=exist, other=0.0), tl.load(rstd + plane, mask=exist, other=0.0)
+    start, lead = start_of(plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, LEADS)
+    m, r = read_of_planes(mean + plane, exist), read_of_planes(rstd + plane, exist)
     scale, shift = affine(weight, bias, channel, exist)
     norm, size = Norm(m, r * scale, shift, slope), Size(height, width, pad, pixel_stride)
     tiles_of_plane = ((lead + pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32)
@@ -275,11 +278,10 @@ def instance_norm_act_bwd_kernel(
         )  # fmt: skip
         sum1 *= r
         slot = tl.cast(chunk, tl.int64) * planes + plane
-        tl.store(dz_sum + slot, sum0, mask=exist)
-        tl.store(product_sum + slot, sum1, mask=exist)
+        write_of_planes(dz_sum + slot, sum0, exist)
+        write_of_planes(product_sum + slot, sum1, exist)
     else:
-        sum0 = tl.load(dz_sum + plane, mask=exist, other=0.0)
-        sum1 = tl.load(product_sum + plane, mask=exist, other=0.0)
+        sum0, sum1 = read_of_planes(dz_sum + plane, exist), read_of_planes(product_sum + plane, exist)
     if GRADIENT:
         mean0, mean1 = sum0 / tl.cast(pixels, tl.float32), sum1 * r / tl.cast(pixels, tl.float32)
         margin = 0 if PAD_MODE == "zero" else pad + 1

@@ -28,8 +28,10 @@ from hdgan.kernels._instance_norm_act_tiles import (
     is_full,
     planes_of_group,
     read,
+    read_of_planes,
     start_of,
     statistics,
+    write_of_planes,
 )
 
 
@@ -56,22 +58,23 @@ def instance_norm_act_stats_kernel(
     tiles,  # of a chunk
     CHANNELS_LAST: tl.constexpr,
     WHOLE: tl.constexpr,  # whether BLOCK_PLANES divides the planes, or the channels
+    LEADS: tl.constexpr,  # whether planes begin off the places that 16 bytes can be read from
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_PLANES: tl.constexpr,
     FOLD: tl.constexpr,
 ):
     group, chunk = tl.program_id(0) % groups, tl.program_id(0) // groups
     plane, image, channel, exist = planes_of_group(group, planes, channels, CHANNELS_LAST, BLOCK_PLANES, WHOLE)
-    start, lead = start_of(group, plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, BLOCK_PLANES)
+    start, lead = start_of(plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, LEADS)
     x += start
     end = tl.minimum((chunk + 1) * tiles, (lead + pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32)
-    shift = read(x + lead + tl.zeros([1, BLOCK_PLANES], tl.int32), exist)
+    shift = read_of_planes(x + lead, exist)
     mean, m2 = statistics(
         x, chunk * tiles, end, lead, pixels, pixel_stride, exist, shift, BLOCK_PIXELS, FOLD
     )  # fmt: skip
     at = tl.cast(chunk, tl.int64) * planes + plane
-    tl.store(partial + at, mean, mask=exist)
-    tl.store(partial + tl.cast(chunks, tl.int64) * planes + at, m2, mask=exist)
+    write_of_planes(partial + at, mean, exist)
+    write_of_planes(partial + tl.cast(chunks, tl.int64) * planes + at, m2, exist)
 
 
 @triton.jit
@@ -210,16 +213,16 @@ def _moments(
     """Mean and 1 / standard deviation of planes, which are made and written if STATISTICS, else read."""
     if STATISTICS:
         x += planes.start
-        first = read(x + planes.lead + tl.zeros([1, planes.exist.shape[1]], tl.int32), planes.exist)
+        first = read_of_planes(x + planes.lead, planes.exist)
         m, m2 = statistics(
             x, 0, planes.tiles, planes.lead, planes.pixels, pixel_stride, planes.exist, first, BLOCK_PIXELS, FOLD
         )  # fmt: skip
         m, r = finish(first, m, m2, planes.pixels, eps)
-        tl.store(mean + plane, m, mask=planes.exist)
-        tl.store(rstd + plane, r, mask=planes.exist)
+        write_of_planes(mean + plane, m, planes.exist)
+        write_of_planes(rstd + plane, r, planes.exist)
     else:
-        m = tl.load(mean + plane, mask=planes.exist, other=0.0)
-        r = tl.load(rstd + plane, mask=planes.exist, other=0.0)
+        m = read_of_planes(mean + plane, planes.exist)
+        r = read_of_planes(rstd + plane, planes.exist)
     return m, r
 
 
@@ -253,6 +256,7 @@ def instance_norm_act_fwd_kernel(
     PLACES: tl.constexpr,  # see _places in instance_norm_act.py
     CHANNELS_LAST: tl.constexpr,
     WHOLE: tl.constexpr,  # whether BLOCK_PLANES divides the planes, or the channels
+    LEADS: tl.constexpr,  # whether planes begin off the places that 16 bytes can be read from
     CACHE: tl.constexpr,  # how y is stored
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_PLANES: tl.constexpr,
@@ -270,7 +274,7 @@ def instance_norm_act_fwd_kernel(
         width = width.to(tl.int64)
     out_height, out_width = height + 2 * pad, width + 2 * pad
     out_pixels = tl.cast(out_height, tl.int64) * out_width
-    start, lead = start_of(group, plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, BLOCK_PLANES)
+    start, lead = start_of(plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, LEADS)
     tiles_of_plane = ((lead + pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32)
     of_group = Planes(group, exist, start, lead, pixels, tiles_of_plane)
     scale, shift = affine(weight, bias, channel, exist)

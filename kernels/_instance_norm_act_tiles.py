@@ -38,8 +38,11 @@ class Norm(NamedTuple):
 def planes_of_group(
     group, planes, channels, CHANNELS_LAST: tl.constexpr, BLOCK_PLANES: tl.constexpr, WHOLE: tl.constexpr
 ):
-    """The planes of a group, [1, BLOCK_PLANES]: their number, image, channel, and which of them exist: all if WHOLE."""
-    lane = tl.arange(0, BLOCK_PLANES)[None, :]
+    """The planes of a group: their number, image, channel, and which of them exist: all if WHOLE.
+
+    Each is [1, BLOCK_PLANES], but numbers of a single plane are scalars, so that what is read by them is read once.
+    """
+    lane = 0 if BLOCK_PLANES == 1 else tl.arange(0, BLOCK_PLANES)[None, :]
     if CHANNELS_LAST:
         groups = (channels + BLOCK_PLANES - 1) // BLOCK_PLANES
         image = tl.cast(group // groups, tl.int64)
@@ -54,17 +57,15 @@ def planes_of_group(
 
 
 @triton.jit
-def start_of(
-    group, plane, image, channel, pixels, pixel_stride, CHANNELS_LAST: tl.constexpr, BLOCK_PLANES: tl.constexpr
-):
+def start_of(plane, image, channel, pixels, pixel_stride, CHANNELS_LAST: tl.constexpr, LEADS: tl.constexpr):
     """Offset of the first pixel of planes in a dense image of so many pixels, and how far a tile begins before it.
 
-    One plane alone begins anywhere: its tiles begin where an aligned access can.
+    Where LEADS, one plane alone begins anywhere: its tiles begin where an aligned access can.
     """
     if CHANNELS_LAST:
         return image * pixels * pixel_stride + channel, 0
-    elif BLOCK_PLANES == 1:
-        start = tl.cast(group, tl.int64) * pixels
+    elif LEADS:
+        start = plane * pixels
         return start // ALIGN * ALIGN, (start % ALIGN).to(tl.int32)
     else:
         return plane * pixels, 0
@@ -85,6 +86,23 @@ def read(address, mask):
         return tl.load(address).to(tl.float32)
     else:
         return tl.load(address, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def read_of_planes(address, exist):
+    """Load what there is one of for each plane, as float32: [1, planes], or a scalar for a single plane."""
+    if exist.shape[1] == 1:
+        return tl.load(address).to(tl.float32)
+    else:
+        return tl.load(address, mask=exist, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def write_of_planes(address, value, exist):
+    """Store what there is one of for each plane."""
+    if exist.shape[1] == 1:
+        address += tl.zeros([1, 1], tl.int32)
+    tl.store(address, value, mask=exist)
 
 
 @triton.jit
@@ -155,9 +173,9 @@ def finish(shift, mean, m2, pixels, eps):
 @triton.jit
 def affine(weight, bias, channel, exist):
     """Scale and shift of planes."""
-    scale, shift = tl.full(channel.shape, 1.0, tl.float32), tl.full(channel.shape, 0.0, tl.float32)
+    scale, shift = tl.full(exist.shape, 1.0, tl.float32), tl.full(exist.shape, 0.0, tl.float32)
     if weight is not None:
-        scale = tl.load(weight + channel, mask=exist, other=0.0).to(tl.float32)
+        scale = read_of_planes(weight + channel, exist)
     if bias is not None:
-        shift = tl.load(bias + channel, mask=exist, other=0.0).to(tl.float32)
+        shift = read_of_planes(bias + channel, exist)
     return scale, shift

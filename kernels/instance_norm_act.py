@@ -102,9 +102,10 @@ class _Tiles:
             most = 1 if self.pixels >= LARGE else elements // self.loads // block_pixels
             block_planes = common.block_of(self.planes, max(most, 1))
             whole = self.planes % block_planes == 0
+        leads = not self.channels_last and block_planes == 1 and self.pixels % 8 > 0
         fold = min(max(block_pixels * block_planes * self.loads // elements, 1), block_pixels)
         return {
-            "CHANNELS_LAST": self.channels_last, "WHOLE": whole, "BLOCK_PIXELS": block_pixels,
+            "CHANNELS_LAST": self.channels_last, "WHOLE": whole, "LEADS": leads, "BLOCK_PIXELS": block_pixels,
             "BLOCK_PLANES": block_planes, "FOLD": fold, "num_warps": self.warps, **common.OPTIONS,
         }  # fmt: skip
 
@@ -118,8 +119,7 @@ class _Tiles:
     @property
     def flat(self) -> int:
         """Tiles of planes as rows of pixels; a plane that is alone in its tile may begin in the middle of one."""
-        begins_anywhere = not self.channels_last and self.tile["BLOCK_PLANES"] == 1
-        return common.parts(self.pixels + (-self.pixels % 8 and 7) * begins_anywhere, self.tile["BLOCK_PIXELS"])
+        return common.parts(self.pixels + 7 * self.tile["LEADS"], self.tile["BLOCK_PIXELS"])
 
     @property
     def alone(self) -> bool:

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import triton
 
 ROOT = Path(__file__).parent.parent.parent
 ARCHS = {80, 90, 100, 120}
@@ -28,10 +27,6 @@ NARROW = {
 }
 PIXELS_OF_PLANES = {"instance_norm_act_stats_kernel": 1, "instance_norm_act_merge_stats_kernel": 4}
 """Loads of the first pixels of planes, one for each plane."""
-FORMER = triton.__version__.startswith("3.7.")
-"""PyTorch 2.13 with CUDA asks for Triton 3.7.1, which makes worse code of the same kernels than 3.9 does."""
-SPILLS = pytest.mark.xfail(FORMER, reason="Triton 3.7.1 spills 8 bytes in the backward kernel for 9.0", strict=True)
-NARROWER = pytest.mark.xfail(FORMER, reason="Triton 3.7.1 loads 72 times 2 bytes for statistics in NCHW", strict=True)
 STEMS = [file.stem for file in sorted((ROOT / "kernels").glob("[!_]*.py")) if file.stem != "common"]
 
 
@@ -55,7 +50,7 @@ def compilations(environment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stem", [pytest.param(s, marks=SPILLS) if s == "instance_norm_act" else s for s in STEMS])
+@pytest.mark.parametrize("stem", STEMS)
 def test_compiles_without_spills(compilations, stem):
     """Prints what each compilation used; pytest -rP shows it."""
     done = compilations[stem].result()
@@ -71,7 +66,6 @@ def test_compiles_without_spills(compilations, stem):
 
 
 @pytest.mark.slow
-@NARROWER
 def test_images_are_accessed_by_16_bytes(environment):
     """Prints what each compilation has; pytest -rP shows it."""
     command = [sys.executable, "-m", "tests.kernels.hot_variants"]
