@@ -104,9 +104,9 @@ def _place(file: Path) -> str | None:
 
 
 def _files() -> Iterator[tuple[Path, str]]:
-    """What is copied as it is: pictures, the style sheet and script of the site, and the files in `BESIDE`."""
+    """What is copied as it is: pictures, tables, the style sheet and script of the site, and the files in `BESIDE`."""
     for source in sorted(DOCS.rglob("*")):
-        if source.suffix in (".png", ".svg", ".jpg", ".css", ".js"):
+        if source.suffix in (".png", ".svg", ".jpg", ".csv", ".css", ".js"):
             yield source, source.relative_to(DOCS).as_posix()
     for pattern in BESIDE:
         for source in sorted(ROOT.glob(pattern)):

@@ -11,6 +11,7 @@ from statistics import mean, stdev
 
 from hdgan.errors import DataError
 from hdgan.files import write_text
+from hdgan.reproduce.chart import Scores, write_chart
 from hdgan.reproduce.conditions import COLUMNS, Measured, conditions
 from hdgan.reproduce.plan import ROWS, TABLES, Table
 from hdgan.reproduce.results import REAL, Result, load_requested, read_results, remedy
@@ -19,7 +20,9 @@ from hdgan.wording import markdown_table
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
-"""Folder next to the page: for each scale a CSV file, a JSON file of what was requested, and an image."""
+"""Folder next to the page: for each scale a CSV file, a JSON file of what was requested, an image, and a chart."""
+CHARTED = ("miou", "scorer_fid", "spectrum", "pattern")
+"""The metrics of the chart, as far as there are any."""
 HARDLY = 0.05
 """IoU of real photos below which the page says that the scorer hardly finds a class."""
 
@@ -43,6 +46,8 @@ How to read it:
   comparisons, which is {pairs} for each scale.
 - These runs take minutes on small drawn scenes, not days on Cityscapes. That may explain differences from the paper."""
 
+_CHART = "The scores of every seed; a stroke is the mean of a row, and the dashed line is the score of real photos"
+
 _LIKE_THE_SCORER = (
     "The perceptual loss has no ImageNet weights. It compares the features of a network that differs from the scorer "
     "only in its seed, which favours the rows with this loss: {}."
@@ -50,18 +55,34 @@ _LIKE_THE_SCORER = (
 
 
 def write_evidence(docs: Path) -> Path:
-    """Write docs/evidence.md from docs/evidence/*.csv.
+    """Write docs/evidence.md, and a chart for each scale, from docs/evidence/*.csv.
 
     Raises:
         DataError: there are no rows, or they are damaged or of another version. The page is then unchanged.
+        HdganError: the page or a chart cannot be written.
     """
     files = sorted((docs / EVIDENCE).glob("*.csv"))
     if not files:
         raise DataError(f"{docs / EVIDENCE} contains no rows (*.csv): run `hdgan reproduce --docs {docs}` first")
     scales = [_measured(file) for file in files]
+    for file, measured in zip(files, scales, strict=True):
+        _draw(file.with_suffix(".svg"), measured.results)
     page = docs / PAGE
     write_text(page, page_text(scales, docs))
     return page
+
+
+def _draw(chart: Path, results: Sequence[Result]) -> None:
+    rows = [row for row in ROWS if any(result.row == row for result in results)]
+    panels: dict[str, Scores] = {}
+    oracle: dict[str, float | None] = {}
+    for metric in CHARTED:
+        heading, scores = COLUMNS[metric][0], {row: values(results, row, metric) for row in rows}
+        if any(scores.values()):
+            panels[heading] = {ROWS[row].title: list(of_row.values()) for row, of_row in scores.items()}
+            oracle[heading] = values(results, REAL, metric).get(None)
+    if panels:
+        write_chart(chart, panels, oracle)
 
 
 def _measured(file: Path) -> Measured:
@@ -87,11 +108,17 @@ def page_text(scales: Sequence[Measured], docs: Path) -> str:
         if (docs / EVIDENCE / f"{first.scale}.png").is_file():
             which = " of the last call that trained any" if measured.requested.taken else ""
             caption = f"The first held-out scenes, and what the runs with seed 0{which} make of their label maps"
-            parts.append(f"![{caption}]({EVIDENCE}/{first.scale}.png)\n\n*{caption}.*")
+            parts.append(_figure(f"{EVIDENCE}/{first.scale}.png", caption))
+        if (docs / EVIDENCE / f"{first.scale}.svg").is_file():
+            parts.append(_figure(f"{EVIDENCE}/{first.scale}.svg", _CHART))
         for table in TABLES:
             parts += _section(table, results)
         parts.append(_recognition(results))
     return "\n\n".join(parts) + "\n"
+
+
+def _figure(file: str, caption: str) -> str:
+    return f"![{caption}]({file})\n\n*{caption}.*"
 
 
 def _incomplete(measured: Measured) -> str:

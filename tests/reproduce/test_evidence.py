@@ -144,6 +144,14 @@ def test_the_page_is_made_of_the_rows_alone_and_the_same_each_time(
     assert (docs / "evidence.md").read_bytes() == first
 
 
+def test_a_chart_shows_the_scores_that_there_are(docs: Path) -> None:
+    page, chart = write_evidence(docs).read_text(), (docs / "evidence" / "tiny.svg").read_text()
+    assert "](evidence/tiny.svg)" in page
+    assert {name for name in ("mean IoU", "pix2pixHD", "pattern", "CRN") if name in chart} == {"mean IoU", "pix2pixHD"}
+    write_evidence(docs)
+    assert (docs / "evidence" / "tiny.svg").read_text() == chart
+
+
 def test_classes_that_the_scorer_does_not_know_are_named(
     made: MadeResults, requested: Requested, tmp_path: Path
 ) -> None:
