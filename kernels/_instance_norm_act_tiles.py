@@ -108,8 +108,10 @@ def write_of_planes(address, value, exist):
 @triton.jit
 def inside_of(tile, lead, pixels, exist, BLOCK_PIXELS: tl.constexpr):
     """Which elements of a tile lie in their plane."""
-    at = tl.cast(tile, tl.int64) * BLOCK_PIXELS - lead + tl.arange(0, BLOCK_PIXELS)[:, None]
-    return (at >= 0) & (at < pixels) & exist
+    first = tl.cast(tile, tl.int64) * BLOCK_PIXELS - lead
+    begin, end = tl.maximum(-first, 0).to(tl.int32), tl.minimum(pixels - first, BLOCK_PIXELS).to(tl.int32)
+    i = tl.arange(0, BLOCK_PIXELS)[:, None]
+    return (i >= begin) & (i < end) & exist
 
 
 @triton.jit

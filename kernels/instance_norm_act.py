@@ -231,6 +231,8 @@ def _forward(
         "STATISTICS": t.alone, "PLACES": places, "CACHE": ".cs" if streamed else "", **_options(slope, pad, pad_mode),
         **t.tile, **t.places(pad),
     }  # fmt: skip
+    if t.held:
+        constants["maxnreg"] = 128  # Few programs are there at a time, but ptxas would spill on sm_120.
     make = (t.groups * programs,), numbers, constants
     if t.alone:
         return _Forward(make, 1, None, None)
@@ -269,7 +271,9 @@ def _backward(layout: Layout, aligned: bool, slope: float, pad: int, pad_mode: s
     shares = sum_tiles, sum_across, tiles, across, slope, pad
     constants = {"PLACES": places, **_options(slope, pad, pad_mode), **t.tile, **t.places(pad)}
     if places == "rows":
-        constants["maxnreg"] = 128  # Unasked, ptxas spills on sm_80 rather than use more than 80 registers.
+        constants["maxnreg"] = 128  # Unasked, ptxas spills on sm_80 rather than use more than 80 registers,
+    if places == "flat" and t.tile["LEADS"]:
+        constants["maxnreg"] = 96  # and on sm_90 rather than use more than 56.
     make = (t.groups * programs,), (*sizes, 1, *shares), constants | {"SUMS": t.alone, "GRADIENT": True}
     if t.alone:
         return _Backward(make, 1, None)
