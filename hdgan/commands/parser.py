@@ -1,33 +1,59 @@
 """Command lines parsed by tyro, with help that is wrapped to the width of the terminal.
 
-tyro keeps line breaks in the middle of a docstring's sentence, and does not wrap the text above the options. This
-module corrects both, so that docstrings can be written as usual.
+tyro keeps line breaks in the middle of a docstring's sentence, does not wrap the text above the options, and shows an
+optional path as {None}|PATH. This module corrects all three, so that commands can be written as usual.
 """
 
 from __future__ import annotations
 
 import functools
+import operator
 import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from types import NoneType, UnionType
+from typing import Any, Union, get_args
 
 import docstring_parser
 import tyro
 from docstring_parser import Docstring
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from hdgan.commands.process import work_begins
 
 _BREAK = re.compile(r"(?<!\n)\n[ \t]*(?![-*] |\s)")
 """A line break that is not followed by a blank line or an item of a list."""
 
+_values = ConstructorRegistry()
+"""How values are read from arguments and shown in help, where that differs from tyro's own rules."""
+
+
+@_values.primitive_rule
+def _optional_value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Show an option that may be None as one of its other type. `None` can still be typed, to undo a preset's value."""
+    kinds = get_args(info.type)
+    if info.type_origin not in (Union, UnionType) or NoneType not in kinds:
+        return None
+    other: Any = functools.reduce(operator.or_, (kind for kind in kinds if kind is not NoneType))
+    spec = _values.get_primitive_spec(PrimitiveTypeInfo.make(other, info.markers))
+    if not isinstance(spec, PrimitiveConstructorSpec):  # the fields of a dataclass are options of their own
+        return None
+    return replace(
+        spec,
+        instance_from_str=lambda words: None if words == ["None"] else spec.instance_from_str(words),
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value),
+        choices=spec.choices and (*spec.choices, "None"),
+    )
+
 
 def run_command(command: Callable[..., Any], prog: str, arguments: Sequence[str], **options: Any) -> Any:
     """Call a function, or create a dataclass, from the arguments of a command line; options are those of `tyro.cli`."""
     description = options.pop("description", None) or docstring_parser.parse(command.__doc__ or "").description or ""
-    with _folding():
+    with _folding(), _values:
         return tyro.cli(_at_work(command), prog=prog, args=arguments, description=wrapped(description), **options)
 
 
@@ -35,7 +61,7 @@ def run_one_of(
     commands: Mapping[str, Callable[..., Any]], prog: str, arguments: Sequence[str], description: str = ""
 ) -> Any:
     """Call the function that an argument selects, or list the functions."""
-    with _folding():
+    with _folding(), _values:
         working = {name: _at_work(command) for name, command in commands.items()}
         return tyro.extras.subcommand_cli_from_dict(
             working, prog=prog, description=wrapped(description), args=arguments

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from pathlib import Path
+from typing import Literal
 
 import docstring_parser
 import pytest
 
 from hdgan.commands.main import main
-from hdgan.commands.parser import folded
+from hdgan.commands.parser import folded, run_command
 from hdgan.commands.process import NARROWEST
 
 
@@ -38,7 +40,7 @@ def test_help_is_wrapped_to_the_terminal(
     assert (docstring_parser.parse, docstring_parser.parse_from_object) == parsers
     about, options = capsys.readouterr().out.split("positional arguments")
     (paragraph,) = (part for part in about.split("\n\n") if "scorer, which recognises" in " ".join(part.split()))
-    (scorer,) = re.findall(r"--scorer \{None\}\|PATH(.*?)--scorer-range", options, re.DOTALL)
+    (scorer,) = re.findall(r"--scorer PATH(.*?)--scorer-range", options, re.DOTALL)
     for text, words in (
         (paragraph, "trains one on the real"),
         (scorer, "by default scorer.safetensors in the folder of"),
@@ -49,3 +51,23 @@ def test_help_is_wrapped_to_the_terminal(
         assert longest <= columns
         # A word more would have been too long, by as much as the lines of the paragraph hang at least.
         assert all(len(f"{line} {after.split()[0]}") > longest - 2 for line, after in pairwise(lines))
+
+
+def test_optional_values_are_shown_without_none_and_may_be_none(capsys: pytest.CaptureFixture[str]) -> None:
+    def command(
+        file: Path | None = None, n: int | None = 3, kind: Literal["a", "b"] | None = "a", sides: tuple[int, ...] = ()
+    ) -> tuple[object, ...]:
+        return file, n, kind, sides
+
+    with pytest.raises(SystemExit):
+        run_command(command, "command", ["--help"])
+    shown = capsys.readouterr().out
+    assert "{None}" not in shown
+    for option in ("--file PATH", "--n INT", "--kind {a,b}", "(default: None)"):
+        assert option in shown
+    assert run_command(command, "command", []) == (None, 3, "a", ())
+    assert run_command(command, "command", ["--file", "x", "--n", "4", "--kind", "b"]) == (Path("x"), 4, "b", ())
+    assert run_command(command, "command", ["--n", "None", "--kind", "None"]) == (None, None, None, ())
+    with pytest.raises(SystemExit):
+        run_command(command, "command", ["--n", "many"])
+    assert "many" in capsys.readouterr().err
