@@ -116,13 +116,14 @@ def classes_text(spec: DatasetSpec) -> str:
     return text.getvalue()
 
 
-def find_classes(root: Path, n_labels: int | None = None) -> DatasetSpec | None:
+def find_classes(root: Path, n_labels: int | None = None, *, trained: bool = False) -> DatasetSpec | None:
     """The classes of a dataset, from classes.csv in its folder; None without this file.
 
     Args:
         root: Folder of the dataset, here or elsewhere.
         n_labels: Number of classes that the file must have; 0 for A-to-B pairs, which have none, so that no file is
             looked for; None takes any number.
+        trained: As of `require_number`.
 
     Raises:
         DataError: as `read_classes`, or the file has another number of classes.
@@ -131,17 +132,34 @@ def find_classes(root: Path, n_labels: int | None = None) -> DatasetSpec | None:
     if n_labels == 0 or not (file.exists() if is_remote(file) else os.path.lexists(file)):
         return None
     spec = read_classes(file)
-    require_number(file, spec, n_labels)
+    require_number(file, spec, n_labels, trained=trained)
     return spec
 
 
-def require_number(file: Path, spec: DatasetSpec, n_labels: int | None) -> None:
-    """Raise DataError if a file has another number of classes than a model."""
-    if n_labels is not None and spec.n_labels != n_labels:
+def require_number(file: Path, spec: DatasetSpec, n_labels: int | None, *, trained: bool = False) -> None:
+    """Refuse a file with another number of classes than a model.
+
+    Args:
+        file: For the message.
+        spec: Its content.
+        n_labels: Number of classes of the model; None takes any number.
+        trained: Whether the model is already trained, so that no option changes its number.
+
+    Raises:
+        DataError: the numbers differ.
+    """
+    if n_labels is None or spec.n_labels == n_labels:
+        return
+    classes, lines = count(spec.n_labels, "class"), f"a line for each label from 0 to {n_labels - 1}"
+    if trained:
         raise DataError(
-            f"{file} has {count(spec.n_labels, 'class')}, but {option('model.n_labels')} is {n_labels}: correct the "
-            f"one that is wrong; the file needs a line for each label from 0 to {n_labels - 1}"
+            f"{file} has {classes}, but the model was trained with {n_labels}: give the file {lines}, or use a dataset "
+            "that has the classes of the model"
         )
+    raise DataError(
+        f"{file} has {classes}, but {option('model.n_labels')} is {n_labels}: correct the one that is wrong; the file "
+        f"needs {lines}"
+    )
 
 
 def _heads(file: Path, cells: Sequence[str]) -> list[str]:

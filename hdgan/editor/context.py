@@ -128,7 +128,7 @@ def open_context(
         config, size = training_of(file, metadata, model, root)
         spec = classes_of_data(config.data, file, model)
         config = replace(config, data=held_out_only(config.data), stages={})
-        samples = open_data(config, console or Console(quiet=True)).validation(size)
+        samples = open_data(config, console or Console(quiet=True), trained=True).validation(size)
     except HdganError as error:  # the model can still edit the user's own files
         why_no_samples = str(error)
     palette = choose_palette(model.n_labels, spec, classes)

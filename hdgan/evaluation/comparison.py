@@ -132,7 +132,7 @@ def _classes(data: DataConfig, runs: dict[str, Pipeline]) -> tuple[DatasetSpec |
     with other names.
     """
     n_labels = next(iter(runs.values())).config.n_labels
-    own, known, notes = spec_of(data, n_labels), [], []
+    own, known, notes = spec_of(data, n_labels, trained=True), [], []
     for name, pipeline in runs.items():
         assert pipeline.file is not None
         kept = stored_classes(pipeline.file, read_metadata(pipeline.file), n_labels)

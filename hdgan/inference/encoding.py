@@ -134,7 +134,7 @@ def open_trained_model(
     if width is not None:
         size = SizeConfig(width=width)
     with world.local_main_first():
-        data = open_data(replace(config, stages={}), console or Console(quiet=True))
+        data = open_data(replace(config, stages={}), console or Console(quiet=True), trained=True)
     return TrainedModel(file, pipeline, config, data, size)
 
 

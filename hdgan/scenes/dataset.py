@@ -29,12 +29,13 @@ VERSION = 7
 some)."""
 
 
-def spec_of(data: DataConfig, n_labels: int) -> DatasetSpec | None:
+def spec_of(data: DataConfig, n_labels: int, *, trained: bool = False) -> DatasetSpec | None:
     """The classes of a dataset, if their names and colours are known.
 
     Args:
         data: Where the dataset is. It need not be there.
         n_labels: Number of classes of the model; 0 for A-to-B pairs.
+        trained: Whether the model is already trained, for the message.
 
     Returns:
         Those of the built-in scenes, or of classes.csv in the dataset's folder; None if there is no such file.
@@ -42,7 +43,7 @@ def spec_of(data: DataConfig, n_labels: int) -> DatasetSpec | None:
     Raises:
         DataError: classes.csv cannot be used, or has another number of classes.
     """
-    return SPEC if data.root is None else find_classes(data.root, n_labels)
+    return SPEC if data.root is None else find_classes(data.root, n_labels, trained=trained)
 
 
 def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig:

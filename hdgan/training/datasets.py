@@ -64,20 +64,21 @@ class RunData:
         return PairedDataset(self.train_pairs, self.config, size, self.n_labels)
 
 
-def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunData:
+def open_data(config: TrainConfig, console: Console, processes: int = 1, *, trained: bool = False) -> RunData:
     """Find the pairs of a run and do the cheap checks; without a root the built-in scenes are rendered.
 
     Args:
         config: of the run.
         console: where warnings go.
         processes: number of processes that share each batch.
+        trained: whether the run has ended, so that its options do not change any more.
 
     Raises:
         ConfigError: the model does not suit the data.
         DataError: the data cannot be used, naming the file.
     """
     n_labels = config.model.n_labels
-    classes = spec_of(config.data, n_labels)
+    classes = spec_of(config.data, n_labels, trained=trained)
     data = with_scenes(config.data, n_labels, console)
     if config.data.uses_scenes:
         print_lines(console, f"street scenes: {data.root}")

@@ -49,7 +49,7 @@ def classes_of_model(file: Path, model: ModelConfig) -> DatasetSpec | None:
         return stored
     data = training_of(file, metadata, model)[0].data
     # A dataset elsewhere is not asked, which may need a network and credentials.
-    return None if is_remote(data.root) else spec_of(data, model.n_labels)
+    return None if is_remote(data.root) else spec_of(data, model.n_labels, trained=True)
 
 
 def classes_to_keep(file: Path, model: ModelConfig) -> DatasetSpec | None:
@@ -88,7 +88,7 @@ def classes_of_data(data: DataConfig, file: Path, model: ModelConfig) -> Dataset
         DataError: classes.csv cannot be used, or has another number of classes than the model.
         CheckpointError: the model's file is damaged.
     """
-    return spec_of(data, model.n_labels) or classes_of_model(file, model)
+    return spec_of(data, model.n_labels, trained=True) or classes_of_model(file, model)
 
 
 def renamed_note(data: DataConfig, current: DatasetSpec | None, kept: DatasetSpec | None, kept_by: str) -> str:

@@ -284,3 +284,8 @@ def test_the_names_of_the_data_are_taken_before_those_of_a_run(make_data: MakeDa
     assert comparison.spec.classes == ("a", "b", "x", "d")
     (note,) = comparison.warnings
     assert "calls label 2 'x', but the run named.safetensors was trained with 'c': if only the name" in note
+    (root / "classes.csv").write_text("label,name\n0,a\n1,b\n2,x\n")
+    with pytest.raises(
+        DataError, match=r"classes\.csv has 3 classes, but the model was trained with 4: give the file a"
+    ):
+        open_comparison([plain], root=root, device="cpu", console=Console(quiet=True))

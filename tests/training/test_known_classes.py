@@ -88,7 +88,8 @@ def test_a_dataset_has_its_own_names(save: SaveModel, root: Path) -> None:
     (root / CLASS_FILE).write_text("label,name\n0,street\n1,heaven\n")
     assert names(classes_of_data(data, file, CONFIG)) == ("street", "heaven")
     (root / CLASS_FILE).write_text("label,name\n0,street\n")
-    with pytest.raises(DataError, match=r"classes\.csv has 1 class, but model\.n_labels is 2: correct the one that"):
+    remedy = "give the file a line for each label from 0 to 1, or use a dataset that has the classes of the model"
+    with pytest.raises(DataError, match=rf"classes\.csv has 1 class, but the model was trained with 2: {remedy}"):
         classes_of_data(data, file, CONFIG)
 
 
