@@ -16,7 +16,7 @@ from typing import Any
 
 from hdgan.commands.parser import run_command, run_one_of
 from hdgan.commands.process import INTERRUPTED, PIPE_CLOSED, REFUSED, sensible_width
-from hdgan.commands.urls import refuse_urls
+from hdgan.commands.urls import refuse_urls, without_hosts
 from hdgan.config.options import typed_as
 from hdgan.errors import ConfigError, HdganError, OtherProcessError, OutputClosed
 from hdgan.sharding.environment import place_of
@@ -105,7 +105,7 @@ def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
                     "an argument is empty, perhaps from a shell variable that is not set: give a value, or leave the "
                     "option out"
                 )
-            return command(arguments)
+            return command(without_hosts(arguments))
     except OutputClosed:
         return PIPE_CLOSED
     except OtherProcessError as error:

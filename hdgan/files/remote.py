@@ -31,7 +31,7 @@ _LOCAL = ("file", "local")
 
 
 def located(path: Path, name: str) -> Path:
-    """The path itself, or a `RemotePath` if it is the URL of a file or folder elsewhere. file:// is a local path.
+    """The path itself, or a `RemotePath` if it is the URL of a file or folder elsewhere. file:/// is a local path.
 
     Args:
         path: as the user has given it.

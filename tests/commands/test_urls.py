@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hdgan.commands.main import main
-from hdgan.commands.urls import refuse_urls
+from hdgan.commands.urls import refuse_urls, without_hosts
 from hdgan.errors import ConfigError
 
 Capture = pytest.CaptureFixture[str]
@@ -64,6 +64,25 @@ def test_credentials_are_not_repeated(url: str) -> None:
     with pytest.raises(ConfigError, match="needs a path of this machine") as caught:
         refuse_urls("video", ["run", "--label", url])
     assert "hush" not in str(caught.value)
+
+
+def test_a_file_url_may_name_this_machine(dataset: Path, capsys: Capture) -> None:
+    typed = ["file://localhost/a b", "--data.root=FILE://LocalHost/c", "--root", "simplecache::file://localhost", "x"]
+    assert without_hosts(typed) == ["file:///a b", "--data.root=FILE:///c", "--root", "simplecache::file:///", "x"]
+    unchanged = ["file:///a", "s3://localhost/a", "--out=file:/a", "localhost"]
+    assert without_hosts(unchanged) == unchanged
+    assert main(["data", "check", f"file://localhost{dataset}"]) == 0
+    assert f"{dataset}: no faults" in capsys.readouterr().out
+
+
+def test_a_file_url_of_another_machine_is_refused(capsys: Capture) -> None:
+    for typed, start in (("", "file://nas/set"), ("--data_root=", "--data-root file://nas/set")):
+        with pytest.raises(ConfigError, match=f"^{start} names the host nas, but a file URL is read on this machine: "):
+            without_hosts([f"{typed}file://nas/set"])
+    assert main(["data", "check", "file://me:hush@nas/set"]) == 2
+    said = capsys.readouterr().err
+    assert "file://nas/set names the host nas" in said
+    assert "hush" not in said
 
 
 def test_commands_ask(capsys: Capture, tmp_path: Path) -> None:
