@@ -24,6 +24,7 @@ from hdgan.data.report import CheckReport, PhaseReport, Requirements
 from hdgan.data.spec import DatasetSpec
 from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError
+from hdgan.files import require_no_file
 from hdgan.progress import print_lines, showing_progress
 from hdgan.sharding.world import join_shards
 from hdgan.wording import count
@@ -134,6 +135,7 @@ def pack(
     with typed_as({**_TYPED, "data.root": "FOLDER"}), join_shards() as world, showing_progress(console) as progress:
         config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo=photo, photo_filter=photo_filter)
         sizes = sizes_of(width, height)
+        require_no_file(out)
         report = pack_dataset(
             config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress, world=world
         )

@@ -11,6 +11,7 @@ from hdgan.config.serialization import from_plain
 from hdgan.data import DataConfig
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import read_metadata
+from hdgan.files import same_path
 from hdgan.inference.pipeline import Pipeline
 from hdgan.scenes import scenes_folder
 from hdgan.training.run_folder import training_of
@@ -72,7 +73,7 @@ def _training_of(run: Pipeline) -> TrainConfig | None:
 def _trains_on(training: DataConfig, data: DataConfig, phase: str) -> bool:
     assert data.root is not None
     root = training.root or scenes_folder(training.scenes)
-    return phase == training.train_phase and root.resolve() == data.root.resolve()
+    return phase == training.train_phase and same_path(root, data.root)
 
 
 def _has_in_loss(training: TrainConfig, scorer: Path) -> bool:
@@ -82,4 +83,4 @@ def _has_in_loss(training: TrainConfig, scorer: Path) -> bool:
         return False
     if network.is_file():
         return filecmp.cmp(network, scorer, shallow=False)
-    return network.resolve() == scorer.resolve()
+    return same_path(network, scorer)

@@ -7,7 +7,7 @@
 """
 
 from hdgan.files.atomic import atomic_file, atomic_folder, new_files, remove_folder, rename_folder, save_png, write_text
-from hdgan.files.opening import leads_out, require_file, require_no_file
+from hdgan.files.opening import leads_out, require_file, require_no_file, same_path
 from hdgan.files.temporaries import remove_dead, remove_dead_below
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "rename_folder",
     "require_file",
     "require_no_file",
+    "same_path",
     "save_png",
     "write_text",
 ]

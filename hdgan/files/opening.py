@@ -42,14 +42,33 @@ def mode_of(path: Path, error: type[HdganError], remedy: str = "check the path")
         raise error(f"{path!s:.300} cannot be opened ({reason}): {remedy}") from problem
 
 
-def require_no_file(folder: Path) -> None:
+def require_no_file(folder: Path, name: str = "out") -> None:
     """Refuse the folder of --out if a file, device or loop of links has its name, before any work is done.
+
+    Args:
+        folder: need not exist.
+        name: of the option that gives it.
 
     Raises:
         ConfigError: the path exists and is not a folder.
     """
     if os.path.lexists(folder) and not folder.is_dir():
-        raise ConfigError(f"{option('out')} {folder} exists and is not a folder: choose another")
+        raise ConfigError(f"{option(name)} {folder} exists and is not a folder: choose another")
+
+
+def same_path(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same place, which need not exist.
+
+    A loop of links leads nowhere, so it is the same as itself only. `Path.resolve` fails for it before Python 3.13.
+    """
+    return _resolved(one) == _resolved(other)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError:
+        return path.absolute()
 
 
 def leads_out(name: str) -> bool:

@@ -19,6 +19,7 @@ from hdgan.config.serialization import check_value
 from hdgan.data.config import DataConfig
 from hdgan.devices import available_cores, choose_device
 from hdgan.errors import ConfigError, HdganError, TrainingError
+from hdgan.files import require_no_file, same_path
 from hdgan.files.json import write_json
 from hdgan.progress import Progress, print_lines, showing_progress
 from hdgan.reproduce.evidence import EVIDENCE
@@ -91,8 +92,9 @@ def reproduce(
         console: where progress is printed.
 
     Raises:
-        ConfigError: an option that cannot work; a folder that another process uses or that contains runs of another
-            scale, with another network or with other options; or rows in `docs` that would be lost.
+        ConfigError: an option that cannot work; a path that is no folder; a folder that another process uses or that
+            contains runs of another scale, with another network or with other options; or rows in `docs` that would be
+            lost.
         CheckpointError: the network cannot be read.
         DataError: runs were scored differently.
         TrainingError: jobs failed; all others are finished.
@@ -100,6 +102,9 @@ def reproduce(
     console = console or Console()
     if not hasattr(os, "wait4"):
         raise ConfigError("hdgan reproduce measures its processes with os.wait4, which Windows does not have: use WSL")
+    require_no_file(out)
+    if docs is not None:
+        require_no_file(docs, "docs")
     require_rows(rows)
     check_value(Variants, seeds, "seeds")
     check_value(Threads | None, jobs, "jobs")
@@ -110,7 +115,7 @@ def reproduce(
     runs = [Job(folder, row, seed) for seed in range(seeds) for row in dict.fromkeys(rows)]
     asked = {(run.name, run.seed) for run in runs}
     file = (docs or out) / EVIDENCE / f"{scale.name}.csv"
-    kept = KeptRows(file) if docs is None or docs.resolve() == out.resolve() else find_kept(folder, file)
+    kept = KeptRows(file) if docs is None or same_path(docs, out) else find_kept(folder, file)
     kept.require_none_lost(asked)
     print_lines(console, *kept.notes)
     kept = kept.without(asked) if again else kept

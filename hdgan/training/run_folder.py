@@ -37,6 +37,7 @@ from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.families import ModelConfig
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.registry import AnyTrainConfig, family_of
+from hdgan.files import same_path
 from hdgan.files.json import read_json, write_json
 from hdgan.files.remote import located
 from hdgan.sharding.world import World
@@ -214,6 +215,6 @@ def training_of(
 def _under(root: Path, data: DataConfig) -> DataConfig:
     """The data under `root`; a dataset other than the training's may have another layout and other phases."""
     root = located(root, option("root"))
-    if data.root is not None and data.root.resolve() == root.resolve():
+    if data.root is not None and same_path(data.root, root):
         return replace(data, root=root)
     return replace(data, root=root, layout="auto", val_phase=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hdgan.errors import ConfigError, DataError
-from hdgan.files import leads_out, require_file, require_no_file
+from hdgan.files import leads_out, require_file, require_no_file, same_path
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,12 @@ def test_what_is_no_folder_is_refused_before_the_work_for_it(kind: str, tmp_path
         require_no_file(there)
     require_no_file(tmp_path)
     require_no_file(tmp_path / "new")
+
+
+def test_a_loop_of_links_is_no_other_place(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("folder")
+    assert same_path(tmp_path / "link" / "absent", tmp_path / "folder" / "absent")
+    assert same_path(tmp_path / "loop", tmp_path / "loop")
+    for other in ("folder", "link", "absent"):
+        assert not same_path(tmp_path / "loop" / "x", tmp_path / other / "x")

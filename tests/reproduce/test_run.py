@@ -281,3 +281,16 @@ def test_numbers_below_one_are_refused(option: str, tmp_path: Path, capsys: pyte
     assert main(["reproduce", option, "0", "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith(f"hdgan: error: {option} is 0: give a whole number from 1 to ")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("out", "docs"), [("loop", "docs"), ("loop", None), ("out", "loop"), ("file", "file")])
+def test_folders_that_are_none_are_refused_before_any_work(
+    out: str, docs: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    option = "--docs" if docs == "loop" else "--out"
+    more = [] if docs is None else ["--docs", str(tmp_path / docs)]
+    assert main(["reproduce", "--out", str(tmp_path / out), *more]) == 2
+    wrong = tmp_path / (docs if option == "--docs" and docs else out)
+    assert f"{option} {wrong} exists and is not a folder: choose another" in capsys.readouterr().err
