@@ -29,6 +29,7 @@ from hdgan.hub import PREFIX as HUB
 from hdgan.hub import cached_name, fetch_model, hub_name
 
 MODEL_FILE = "model.safetensors"
+FEATURES_FILE = "features.npz"
 STYLES_FILE = "styles.safetensors"
 TRAINING_FILE = "training.pt"
 PREFIX = "step-"
@@ -179,6 +180,13 @@ def best_step(run: Path) -> int | None:
 def beside(model: Path, name: str) -> Path:
     """The path of a file that belongs to a model: `name` in its checkpoint folder, otherwise `<model>.<name>`."""
     return model.with_name(name if model.name == MODEL_FILE else f"{model.stem}.{name}")
+
+
+def model_of(file: Path, name: str) -> Path:
+    """The model that a file belongs to whose path is that of `beside`. Neither need be there."""
+    if file.name == name:
+        return file.with_name(MODEL_FILE)
+    return file.with_name(f"{file.name.removesuffix(f'.{name}')}.safetensors")
 
 
 def copying(model: Path) -> str:

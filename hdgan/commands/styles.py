@@ -13,6 +13,7 @@ from rich.text import Text
 
 from hdgan.checkpoints import output_beside
 from hdgan.config.bounds import Positive
+from hdgan.config.options import typed_as
 from hdgan.config.serialization import check_value
 from hdgan.data import SizeConfig
 from hdgan.data.spec import class_name
@@ -29,6 +30,7 @@ from hdgan.styles.bank import StyleBank, with_thumbnails
 from hdgan.styles.cluster import MIN_AREA
 from hdgan.styles.cluster import cluster as find_clusters
 from hdgan.styles.crops import Cropper
+from hdgan.styles.remedies import how_to_encode
 from hdgan.styles.table import FeatureTable, Origin
 
 
@@ -61,9 +63,11 @@ class ClusterFileOptions(ModelOptions):
 
 
 Model = Annotated[ModelOptions, tyro.conf.arg(name="")]
+_TYPED = {"data.root": "--root"}
 ModelAndFile = Annotated[ClusterFileOptions, tyro.conf.arg(name="")]
 
 
+@typed_as(_TYPED)
 def encode(model: Model, root: Path | None = None, width: int | None = None, device: str = "auto") -> int:
     """Encode every instance of the training images with E. An interrupted encoding is continued.
 
@@ -86,6 +90,7 @@ def encode(model: Model, root: Path | None = None, width: int | None = None, dev
     return 0
 
 
+@typed_as(_TYPED)
 def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0, root: Path | None = None) -> int:
     """Find the styles of each class: K-means over the features that `hdgan styles encode` wrote.
 
@@ -116,6 +121,7 @@ def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0
     return 0
 
 
+@typed_as(_TYPED)
 def show(model: Model, out: Path | None = None, examples: int = 8, root: Path | None = None) -> int:
     """Show the clusters of each class with the instances nearest to their centres, on one sheet.
 
@@ -177,7 +183,8 @@ def _read_table(trained: TrainedModel) -> FeatureTable:
     if table.origin.encoder != trained.origin.encoder:
         raise ConfigError(
             f"{trained.table_file} was made with {table.origin.checkpoint} (encoder {table.origin.encoder}), not with "
-            f"encoder {trained.origin.encoder}: encode again with `hdgan styles encode`, with the same --ema"
+            f"encoder {trained.origin.encoder}: {how_to_encode(trained.table_file)}, with the same choice of --ema or "
+            "--no-ema"
         )
     return table
 

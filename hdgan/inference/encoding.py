@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from hdgan.checkpoints import (
+    FEATURES_FILE,
     MODEL_FILE,
     STYLES_FILE,
     beside,
@@ -39,7 +40,7 @@ from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.ops import instance_reduce
 from hdgan.sharding.world import ALONE, World
-from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of
+from hdgan.styles.table import FeatureTable, Origin, boxes_of, classes_of
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.known_classes import classes_of_data
 from hdgan.training.run_folder import training_of

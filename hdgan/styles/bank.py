@@ -29,6 +29,7 @@ from hdgan.config.serialization import check_value, from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
 from hdgan.files.json import parse_json
+from hdgan.styles.remedies import how_to_cluster, how_to_renew
 from hdgan.styles.sample import Style, Styles
 from hdgan.styles.table import Origin
 from hdgan.weights import open_safetensors
@@ -146,12 +147,13 @@ class StyleBank:
         if origin.encoder and encoder and origin.encoder != encoder:
             raise CheckpointError(
                 f"the styles were made with {origin.checkpoint} (encoder {origin.encoder}), but {checkpoint} has "
-                f"encoder {encoder}: create its styles with `hdgan styles encode` and `hdgan styles cluster`"
+                f"encoder {encoder}: {how_to_renew(Path(checkpoint))}, with the same choice of --ema or --no-ema as "
+                "here"
             )
         if len(self.overall) != n_features:
             raise CheckpointError(
-                f"the styles have {len(self.overall)} features, but {checkpoint} has {n_features}: create its styles "
-                "with `hdgan styles encode` and `hdgan styles cluster`"
+                f"the styles have {len(self.overall)} features, but {checkpoint} has {n_features}: "
+                f"{how_to_renew(Path(checkpoint))}"
             )
 
     def save(self, path: Path) -> None:
@@ -189,9 +191,7 @@ class StyleBank:
             CheckpointError: the file is missing or damaged, or newer than this hdgan.
         """
         if not os.path.lexists(path):
-            raise CheckpointError(
-                f"{path} does not exist: create it with `hdgan styles encode RUN` and then `hdgan styles cluster RUN`"
-            )
+            raise CheckpointError(f"{path} does not exist: {how_to_cluster(path)}")
         with open_safetensors(path, remedy=_REMEDY) as file:
             tensors = {name: file.get_tensor(name) for name in _TYPES.keys() & file.keys()}
             text = (file.metadata() or {}).get("hdgan", "")

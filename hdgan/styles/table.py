@@ -36,8 +36,7 @@ from hdgan.files.archives import open_archive
 from hdgan.files.json import parse_json
 from hdgan.files.npy import read_npy_header
 from hdgan.ops import InstanceIndex
-
-FEATURES_FILE = "features.npz"
+from hdgan.styles.remedies import how_to_encode
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class FeatureTable:
             CheckpointError: the file is missing, damaged or not a table.
         """
         if not os.path.lexists(path):
-            raise CheckpointError(f"{path} does not exist: encode the training images with `hdgan styles encode RUN`")
+            raise CheckpointError(f"{path} does not exist: {how_to_encode(path)}")
         try:
             with open_archive(path, CheckpointError) as archive:
                 headers = {name: _header(archive, name) for name in (*_ARRAYS, "about")}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hdgan.checkpoints import (
+    FEATURES_FILE,
     MODEL_FILE,
     PREFIX,
     STYLES_FILE,
@@ -32,7 +33,6 @@ from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, read_metadata, save_model
 from hdgan.families.stored_classes import classes_entry
 from hdgan.files import atomic_folder, remove_dead, remove_dead_below, remove_folder, write_text
-from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.health import Health
 from hdgan.training.schedule import Stage
 from hdgan.training.state import StageState

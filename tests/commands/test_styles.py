@@ -71,18 +71,21 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(copied: Path, c
     folder = copied / "checkpoints" / "step-00000009"
     assert "--k is 0: give a whole number from 1" in refused(capsys, "cluster", copied, "--k", 0)
     (folder / "styles.safetensors").unlink()
-    assert "create it with `hdgan styles encode RUN`" in refused(capsys, "show", copied)
+    assert f"styles.safetensors does not exist: create it with `hdgan styles cluster {folder}`" in refused(
+        capsys, "show", copied
+    )
     (folder / "features.npz").write_bytes(b"PK")
     assert "features.npz is damaged" in refused(capsys, "cluster", copied)
     (folder / "features.npz").unlink()
-    assert "encode the training images with `hdgan styles encode RUN`" in refused(capsys, "cluster", copied)
+    assert f"encode the training images with `hdgan styles encode {folder}`" in refused(capsys, "cluster", copied)
+    assert "none is not a folder; set --root to the folder" in refused(capsys, "encode", copied, "--root", "none")
     assert "has no checkpoint 5; it has" in refused(capsys, "encode", copied, "--checkpoint", 5)
 
 
 def test_features_of_another_encoder_are_refused(copied: Path, capsys: Capture) -> None:
     line = refused(capsys, "cluster", copied, "--no-ema")
     assert "was made with step-00000009 of run (encoder " in line
-    assert "encode again with `hdgan styles encode`" in line
+    assert "with the same choice of --ema or --no-ema" in line
     old, new = (copied / "checkpoints" / f"step-0000000{step}" for step in (6, 9))
     shutil.copy(new / "styles.safetensors", old / "styles.safetensors")
     line = refused(capsys, "show", copied, "--checkpoint", 6)

@@ -357,7 +357,7 @@ def test_processes_share_the_frames(run: Path, sources: tuple[object, ...], tmp_
         (("--photo", "PHOTO", "--styles", "random"), "--photo already sets the styles"),
         (("--photo", "PHOTO"), "photo.png is 8x8"),
         (("--styles", "some"), "--styles is some: give mean, random, random-class or a .json file"),
-        (("--styles", "random"), "does not exist: create it with `hdgan styles encode RUN`"),
+        (("--styles", "random"), "does not exist: create it with `hdgan styles encode "),
         (("--styles", "no.json"), "no.json"),
         (("--label", "LABEL/f0.png"), "f0.png is a single file: give a folder"),
         (("--label", "no"), "--label no does not exist"),

@@ -160,4 +160,4 @@ def test_the_names_of_a_given_dataset_are_shown(plain: Path, make_data: Callable
     (root / "classes.csv").write_text("label,name\n0,a\n")
     context = open_run(plain, root=root)  # its own files can still be edited
     assert context.samples is None
-    assert "classes.csv has 1 class, but model.n_labels is 4" in context.notes[0]
+    assert "classes.csv has 1 class, but the model was trained with 4: give the file a line" in context.notes[0]

@@ -127,7 +127,8 @@ def test_what_does_not_fit_is_refused(pipeline: Pipeline, label: Path, ids: Path
 
 
 def test_clusters_of_another_checkpoint_are_refused(run: Path, styled: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="create it with `hdgan styles encode RUN`"):
+    folder = run / "checkpoints" / "step-00000009"
+    with pytest.raises(CheckpointError, match=f"`hdgan styles encode {folder}` and then `hdgan styles cluster"):
         _ = load(run, device="cpu").bank
     copy = Path(shutil.copytree(styled, tmp_path / "run"))
     with pytest.raises(CheckpointError, match=r"made with step-00000009 of run \(encoder .*has encoder"):
@@ -283,7 +284,7 @@ def test_options_that_contradict_each_other(
         assert complaint in refused(capsys, *sources, *options)
     assert not (tmp_path / "x.png").exists()
     line = refused(capsys, run, *sources[1:], "--styles", "random")
-    assert "styles.safetensors does not exist: create it with `hdgan styles encode RUN`" in line
+    assert "styles.safetensors does not exist: create it with `hdgan styles encode " in line
 
 
 def test_given_styles_are_never_overwritten(
