@@ -121,6 +121,12 @@ def load_generator(
         CheckpointError: another network, or tensors that are unknown, missing or do not fit.
     """
     tensors, norm = _tensors_and_norm(state_dict, where)
+    if _has_norms_of_nvidia(tensors, norm):
+        raise CheckpointError(
+            f"{where} has batch norms after convolutions with biases, as NVIDIA/pix2pixHD trains with --norm batch; "
+            "pytorch-CycleGAN-and-pix2pix has no biases there, and hdgan's pix2pixHD no batch norms: train with "
+            "--norm instance"
+        )
     shapes = tensor_shapes(tensors)
     nested = any(_UNET.match(key) for key in shapes)
     with torch.device("meta"):
@@ -132,8 +138,8 @@ def load_generator(
 def is_theirs(state_dict: Mapping[str, Tensor], where: str) -> bool:
     """Whether a `netG` is certainly from their code and not from NVIDIA's, whose keys look similar.
 
-    U-Nets are theirs, and so are ResNets of two downsamplings with batch norms or dropout. A ResNet with neither could
-    be from either code.
+    U-Nets are theirs, and so are ResNets of two downsamplings with dropout, or with batch norms after convolutions
+    without biases. With instance norms and without dropout, a ResNet could be from either code.
 
     Args:
         state_dict: as read.
@@ -145,8 +151,18 @@ def is_theirs(state_dict: Mapping[str, Tensor], where: str) -> bool:
     tensors, norm = _tensors_and_norm(state_dict, where)
     if any(_UNET.match(key) for key in tensors):
         return True
+    if _has_norms_of_nvidia(tensors, norm):
+        return False
     first_block = min(numbers(_BLOCKS, tensors), default=0)
     return first_block == 10 and (norm == "batch" or _blocks_have_dropout(tensor_shapes(tensors)))
+
+
+def _has_norms_of_nvidia(tensors: Mapping[str, Tensor], norm: NormKind) -> bool:
+    """Whether the first convolution of a ResNet has a bias that a batch norm follows.
+
+    NVIDIA's convolutions always have biases. Theirs have none in front of batch norms.
+    """
+    return norm == "batch" and "model.1.bias" in tensors
 
 
 def _build_unet(shapes: Shapes, norm: NormKind, dropout: bool, where: str) -> UNetGenerator:

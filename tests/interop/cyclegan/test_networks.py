@@ -9,6 +9,7 @@ from hdgan.errors import CheckpointError
 from hdgan.families.pix2pix.model import patch_gan
 from hdgan.interop import nvidia
 from hdgan.interop.cyclegan import layer_names, load_discriminator, load_generator, to_state_dict
+from hdgan.interop.cyclegan.networks import is_theirs
 from hdgan.models import GlobalGenerator, MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
 
 GOLDEN = Path(__file__).with_name("cyclegan_unet.npz")
@@ -218,6 +219,28 @@ def test_discriminators(norm, n_layers):
 
 def resnet():
     return Sequential(3, 2, 2, "batch", True).state_dict()
+
+
+def of_nvidia(n_downs=2):
+    """A generator that NVIDIA's code trains with --norm batch: all its convolutions have biases."""
+    state = nvidia.to_state_dict(GlobalGenerator(3, 3, 2, n_downs, 2))
+    convs = [key.removesuffix(".weight") for key in state if key.endswith(".weight")][:-1]
+    for conv in convs:
+        start, _, at = conv.rpartition(".")
+        names = ("weight", "bias", "running_mean", "running_var")
+        state |= {f"{start}.{int(at) + 1}.{name}": torch.ones_like(state[f"{conv}.bias"]) for name in names}
+    return state
+
+
+@pytest.mark.parametrize("n_downs", [2, 4])
+def test_batch_norms_of_nvidia_are_not_theirs(n_downs):
+    assert not is_theirs(of_nvidia(n_downs), "G.pth")
+    with pytest.raises(CheckpointError, match=r"^G\.pth has batch norms after convolutions with biases, as NVIDIA"):
+        load_generator(of_nvidia(n_downs), where="G.pth")
+    with pytest.raises(CheckpointError, match=r"^G\.pth was trained with batch norms \(--norm batch\)"):
+        nvidia.load_network(of_nvidia(n_downs), where="G.pth")
+    assert is_theirs(Sequential(3, 2, 2, "batch", False).state_dict(), "G.pth")
+    assert is_theirs(Sequential(3, 2, 2, "instance", True).state_dict(), "G.pth")
 
 
 def without(key):
