@@ -27,13 +27,14 @@ from hdgan.data.conversion import (
 from hdgan.data.conversion.converting import INEXACT
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError, DataError
-from hdgan.files import require_no_file
 from hdgan.progress import print_lines, showing_progress
 from hdgan.wording import count
 
 _Top = Annotated[int, Interval(ge=1, le=65536)]
-_PRESET_WIDTH = 1024
-"""The width to which the suggested preset scales."""
+_FEW, _SMALL = 500, 512
+"""Training samples, and pixels of width, below which a preset with small networks is suggested."""
+_LARGE_WIDTH, _SMALL_WIDTH = 1024, 256
+"""The widths to which the suggested presets for label maps scale."""
 _SPARSE = 4
 """At least one of so many labels should occur."""
 _MOST_ROWS = 64
@@ -92,7 +93,6 @@ def convert(
     """
     console = Console(stderr=True)
     with typed_as(), showing_progress(console) as progress:
-        require_no_file(out)
         options = ConversionOptions(
             source, photos, classes, dontcare, nearest, background, stuff, line_width, labels_in, skip_unpaired,
             val_fraction, val_list,
@@ -169,15 +169,20 @@ def _print_report(report: ConversionReport, console: Console) -> None:
 
 
 def training_command(report: ConversionReport) -> str:
-    """The command that trains on a converted dataset."""
+    """The command that trains on a converted dataset, with a preset for so many images of this size."""
     summary = report.summary
-    words = ["hdgan-train", "cityscapes-512p" if summary.n_labels else "pairs", "--data.root", str(report.out)]
+    small = summary.samples.get("train", 0) < _FEW or summary.width < _SMALL
+    preset = ("demo" if small else "cityscapes-512p") if summary.n_labels else ("pairs-pix2pix" if small else "pairs")
+    words = ["hdgan-train", preset, "--data.root", str(report.out)]
     if summary.n_labels:
+        words += ["--out", f"runs/{report.out.name}"] if small else []
         words += ["--n-labels", str(summary.n_labels)]
         words += [] if summary.dontcare is None else ["--dontcare", str(summary.dontcare)]
         words += [] if summary.instances else ["--no-instances"]
         words += [] if summary.divisor == 1000 else ["--data.instance-divisor", str(summary.divisor)]
-        words += ["--size", str(summary.width)] if summary.width < _PRESET_WIDTH else []
+        # Its width alone: the preset demo would make all images twice as wide as high.
+        scaled = _SMALL_WIDTH if small else _LARGE_WIDTH
+        words += ["--size", str(min(summary.width, scaled))] if small or summary.width < scaled else []
     return shlex.join(words)
 
 

@@ -7,12 +7,13 @@
 """
 
 from hdgan.files.atomic import atomic_file, atomic_folder, new_files, remove_folder, rename_folder, save_png, write_text
-from hdgan.files.opening import leads_out, require_file, require_no_file, same_path
+from hdgan.files.opening import create_empty, leads_out, require_file, require_no_file, same_path
 from hdgan.files.temporaries import remove_dead, remove_dead_below
 
 __all__ = [
     "atomic_file",
     "atomic_folder",
+    "create_empty",
     "leads_out",
     "new_files",
     "remove_dead",

@@ -43,17 +43,38 @@ def mode_of(path: Path, error: type[HdganError], remedy: str = "check the path")
 
 
 def require_no_file(folder: Path, name: str = "out") -> None:
-    """Refuse the folder of --out if a file, device or loop of links has its name, before any work is done.
+    """Refuse the folder of --out if a file, device or loop of links is in its place, or in that of a folder above it,
+    before any work is done.
 
     Args:
         folder: need not exist.
         name: of the option that gives it.
 
     Raises:
-        ConfigError: the path exists and is not a folder.
+        ConfigError: the path exists and is not a folder, or lies below one that is none.
     """
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise ConfigError(f"{option(name)} {folder} exists and is not a folder: choose another")
+    there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), None)
+    if there is None or there.is_dir():
+        return
+    where = "exists and" if there == folder else f"lies in {there}, which"
+    raise ConfigError(f"{option(name)} {folder} {where} is not a folder: choose another")
+
+
+def create_empty(file: Path) -> None:
+    """Create a file, and the folders that it lies in, unless they are there.
+
+    A lock needs this first: filelock takes a file that cannot be created for one that another process holds.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab"):
+            pass
+    except FileNotFoundError as error:  # of a file system such as that of /proc
+        there = next(path for path in file.absolute().parents if path.is_dir())
+        raise FileNotFoundError(error.errno, f"{there} takes no new files") from error
 
 
 def same_path(one: Path, other: Path) -> bool:

@@ -37,7 +37,7 @@ from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.families import ModelConfig
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.registry import AnyTrainConfig, family_of
-from hdgan.files import same_path
+from hdgan.files import create_empty, same_path
 from hdgan.files.json import read_json, write_json
 from hdgan.files.remote import located
 from hdgan.sharding.world import World
@@ -92,7 +92,7 @@ def locked(run: Path) -> Iterator[None]:
 
     lock = FileLock(run / ".lock")
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        create_empty(run / ".lock")
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
         raise ConfigError(

@@ -43,7 +43,7 @@ def test_from_colours_to_the_command_that_trains(source, tmp_path, capsys) -> No
     assert "2 samples (colors)" in printed.err
     assert "void (no class)" in printed.out
     assert "1 train and 1 val samples" in printed.out
-    command = f"hdgan-train cityscapes-512p --data.root {out} --n-labels 2 --dontcare 1 --no-instances --size 48"
+    command = f"hdgan-train demo --data.root {out} --out runs/out --n-labels 2 --dontcare 1 --no-instances --size 48"
     assert f"train: {command}" in printed.out
     assert main(["data", "check", str(out), "--n-labels", "2"]) == 0
     capsys.readouterr()
@@ -112,17 +112,29 @@ def test_a_palette_never_replaces_a_file(source, tmp_path, capsys) -> None:
     assert "other colours have 33.333 % of the pixels" in capsys.readouterr().out
 
 
+MANY = {"train": 3000}
+
+
 @pytest.mark.parametrize(
     ("summary", "command"),
     [
-        (ConversionSummary(width=2048), "hdgan-train pairs --data.root 'my data'"),
+        (ConversionSummary(MANY, width=2048), "hdgan-train pairs --data.root 'my data'"),
+        (ConversionSummary(MANY, width=256), "hdgan-train pairs-pix2pix --data.root 'my data'"),
         (
-            ConversionSummary(width=640, n_labels=3),
+            ConversionSummary(MANY, width=640, n_labels=3),
             "hdgan-train cityscapes-512p --data.root 'my data' --n-labels 3 --no-instances --size 640",
         ),
         (
-            ConversionSummary(width=2048, n_labels=9, divisor=10_000, dontcare=0, instances=True),
+            ConversionSummary(MANY, width=2048, n_labels=9, divisor=10_000, dontcare=0, instances=True),
             "hdgan-train cityscapes-512p --data.root 'my data' --n-labels 9 --dontcare 0 --data.instance-divisor 10000",
+        ),
+        (
+            ConversionSummary({"train": 40}, width=2048, n_labels=3, instances=True),
+            "hdgan-train demo --data.root 'my data' --out 'runs/my data' --n-labels 3 --size 256",
+        ),
+        (
+            ConversionSummary(MANY, width=200, n_labels=3),
+            "hdgan-train demo --data.root 'my data' --out 'runs/my data' --n-labels 3 --no-instances --size 200",
         ),
     ],
 )

@@ -51,6 +51,8 @@ def test_what_is_no_folder_is_refused_before_the_work_for_it(kind: str, tmp_path
     {"file": there.touch, "fifo": partial(os.mkfifo, there), "loop": partial(there.symlink_to, there)}[kind]()
     with pytest.raises(ConfigError, match=r"out .*exists and is not a folder: choose another"):
         require_no_file(there)
+    with pytest.raises(ConfigError, match=rf"^out {there}/a/b lies in {there}, which is not a folder: choose another$"):
+        require_no_file(there / "a" / "b")
     require_no_file(tmp_path)
     require_no_file(tmp_path / "new")
 

@@ -14,7 +14,6 @@ from hdgan.config.serialization import from_plain
 from hdgan.data.class_file import CLASS_FILE
 from hdgan.data.config import Size
 from hdgan.data.conversion.class_names import divisor_of, dontcare_of, label_of, stuff_labels
-from hdgan.data.conversion.finding import require_distinct
 from hdgan.data.conversion.shapes import DrawnShape, draw_maps, most_instances
 from hdgan.data.conversion.source import DIVISOR, ConversionOptions, EmbeddedPhoto, RawDataset, RawSample
 from hdgan.data.spec import DatasetSpec
@@ -98,7 +97,7 @@ def shape_dataset(
         notes: For the user.
 
     Raises:
-        DataError: a shape has a class that is not in `spec`, or two photos have one name.
+        DataError: a shape has a class that is not in `spec`.
         ConfigError: an option names a class that is not in `spec`.
     """
     stuff = stuff_labels(options, spec)
@@ -110,7 +109,6 @@ def shape_dataset(
         read = partial(draw_maps, image.shapes, labels, image.size, stuff, divisor)
         files = (image.file, image.photo) if isinstance(image.photo, Path) else (image.file,)
         samples.append(RawSample(image.stem, files, image.photo, read=read, phase=image.phase))
-    require_distinct(samples)
     return RawDataset(tuple(samples), spec, dontcare_of(options, spec), divisor, tuple(notes))
 
 

@@ -14,7 +14,7 @@ from annotated_types import Interval
 
 from hdgan.data.conversion.annotations import annotation_files, used_fields
 from hdgan.data.conversion.class_names import divisor_of, dontcare_of, label_of, named_classes
-from hdgan.data.conversion.finding import PhotoFinder, phase_named, require_distinct
+from hdgan.data.conversion.finding import PhotoFinder, phase_named
 from hdgan.data.conversion.labels import place_of, read_colors
 from hdgan.data.conversion.source import (
     DIVISOR,
@@ -101,7 +101,6 @@ class CocoPanoptic(SourceFormat):
             }
             samples += file.samples(labels, divisor, progress)
             notes += file.notes
-        require_distinct(samples)
         dontcare = dontcare_of(options, spec)
         return RawDataset(tuple(samples), spec, 0 if dontcare is None else dontcare, divisor, tuple(notes))
 

@@ -17,6 +17,7 @@ from hdgan.config.options import option
 from hdgan.config.serialization import to_plain
 from hdgan.data.class_file import CLASS_FILE, read_classes, write_classes
 from hdgan.data.colors import numbered_classes
+from hdgan.data.conversion.finding import require_distinct
 from hdgan.data.conversion.source import ConversionOptions, RawDataset, RawSample, SourceFormat
 from hdgan.data.conversion.splitting import divided
 from hdgan.data.conversion.staging import (
@@ -154,6 +155,7 @@ def _opened(
     source = find_format(options) if format is None else formats()[format]
     source.require_effect(options)
     dataset = source.open(options, progress)
+    require_distinct(dataset.samples)
     samples, how = divided(dataset.samples, options)
     if not samples:
         raise DataError(f"{options.source} has no samples: check that it is {source.pattern}")

@@ -140,7 +140,8 @@ class PhotoFinder:
 
 
 def require_distinct(samples: Sequence[RawSample]) -> None:
-    """Make sure that each sample has a photo of its own, and a name of its own with which files can be written.
+    """Make sure that each sample has a photo of its own, and a name of its own with which files can be written, also on
+    disks that do not distinguish upper and lower case.
 
     Raises:
         DataError: they do not.
@@ -151,10 +152,13 @@ def require_distinct(samples: Sequence[RawSample]) -> None:
         file = sample.files[0]
         if leads_out(sample.stem):
             raise DataError(f"{file}: no file can be named {sample.stem!r}; rename it")
-        other = seen.setdefault((sample.phase, sample.stem), sample)
+        other = seen.setdefault((sample.phase, sample.stem.casefold()), sample)
         if other is not sample:
             first, second = (each.photo or each.files[0] for each in (other, sample))
-            raise DataError(f"{first} and {second} have the same name, {sample.stem}; rename one of them")
+            same = f"have the same name, {sample.stem}"
+            if other.stem != sample.stem:
+                same = "have names that differ only in upper and lower case, which some disks do not distinguish"
+            raise DataError(f"{first} and {second} {same}; rename one of them")
         if isinstance(sample.photo, Path):
             other = photos.setdefault(sample.photo, sample)
             if other is not sample:

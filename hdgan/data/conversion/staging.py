@@ -6,6 +6,7 @@ or absent. A repeat keeps what is finished in OUT.partial and made from the same
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import ConfigError, DataError, HdganError
-from hdgan.files import remove_dead, remove_dead_below, rename_folder, write_text
+from hdgan.files import create_empty, remove_dead, remove_dead_below, rename_folder, require_no_file, write_text
 from hdgan.files.json import parse_json, read_bytes, read_json, write_json
 
 RECORD, _JOURNAL = "conversion.json", "conversion.jsonl"
@@ -158,8 +159,10 @@ def require_place(out: Path) -> None:
     """Make sure that a folder can get the name OUT, before any work is done.
 
     Raises:
-        ConfigError: it is the current folder, a root, or a link to a folder that is not yet converted.
+        ConfigError: it is the current folder, a root, a file, below a file, or a link to a folder that is not yet
+            converted.
     """
+    require_no_file(out)
     if out.name in ("", ".."):
         raise ConfigError(
             f"{option('out')} {out} cannot be replaced by the converted folder: give a new folder in it, such as "
@@ -202,7 +205,7 @@ def staging(out: Path) -> Iterator[Staging]:
     stage = Staging(out)
     lock = FileLock(out.with_name(f".{out.name}.partial.lock"))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        create_empty(Path(lock.lock_file))
         lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"another process is converting to {out}: wait for it, or end it") from None
@@ -229,9 +232,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _unwritable(folder: Path, error: OSError) -> HdganError:
-    return HdganError(
-        f"cannot write {folder}: {error.strerror or error}; free space, or choose another {option('out')}"
-    )
+    remedy = "free space, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose"
+    return HdganError(f"cannot write {folder}: {error.strerror or error}; {remedy} another {option('out')}")
 
 
 def _in_use(folder: Path) -> bool:

@@ -120,7 +120,7 @@ def test_phases_of_an_earlier_attempt_leave_no_empty_folders(save, convert, tmp_
 
 def test_a_place_that_cannot_be_written_is_named(source, tmp_path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(HdganError, match=r"cannot write .*file.out: .*; free space, or choose another out"):
+    with pytest.raises(ConfigError, match=r"^out .*file.out lies in .*file, which is not a folder: choose another"):
         convert_dataset(ConversionOptions(source), tmp_path / "file" / "out")
 
 
@@ -180,8 +180,8 @@ def test_places_that_no_folder_can_get_are_refused_before_any_work(source, writt
         (".", r"out \. cannot be replaced .* such as dataset"),
         ("/", "out / cannot be replaced"),
         (tmp_path / "link", "is a link, which the converted folder cannot replace: give the folder .*empty"),
-        (tmp_path / "loop/out", "cannot write .*loop/out: .*choose another out"),
-        (tmp_path / "file/out", "cannot write .*file/out: .*choose another out"),
+        (tmp_path / "loop/out", "out .*loop/out lies in .*loop, which is not a folder: choose another"),
+        (tmp_path / "file/out", "out .*file/out lies in .*file, which is not a folder: choose another"),
     ):
         with pytest.raises(HdganError, match=message):
             convert_dataset(ConversionOptions(source), Path(out))
@@ -242,3 +242,19 @@ def test_two_formats_need_a_choice(source, save, convert) -> None:
     with pytest.raises(DataError, match="fits the formats cvat and train-ab: give format with the one that you mean"):
         convert()
     assert convert(format="images-labels").written == 5
+
+
+def test_names_that_differ_in_case_only_are_refused(source, save, convert, tmp_path) -> None:
+    save("source/labels/train/A.png", LABEL)
+    save("source/images/train/A.jpg", PHOTO)
+    says = r"images/train/A\.jpg and \S+images/train/a\.jpg have names that differ only in upper and lower case"
+    with pytest.raises(DataError, match=says):
+        convert()
+    assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="has no file system that takes no files")
+@pytest.mark.parametrize("out", ["/proc/out", "/proc/absent/out"])
+def test_a_folder_that_takes_no_files_is_not_taken_for_one_in_use(source, out) -> None:
+    with pytest.raises(HdganError, match=rf"^cannot write {out}: /proc takes no new files; choose another out$"):
+        convert_dataset(ConversionOptions(source), Path(out))
