@@ -18,6 +18,7 @@ from hdgan.config.options import typed_as
 from hdgan.config.serialization import check_value
 from hdgan.data.class_file import CLASS_FILE
 from hdgan.data.config import DataConfig, LayoutName, PhotoMode, SizeConfig, UnpackedLayout
+from hdgan.data.faults import grouped
 from hdgan.data.inspection import check_dataset
 from hdgan.data.pack import pack_dataset
 from hdgan.data.report import CheckReport, PhaseReport, Requirements
@@ -36,6 +37,7 @@ _TYPED = {
     "data.photo": "--photo",
     "data.photo_filter": "--photo-filter",
     "model.n_labels": "--n-labels",
+    "model.instances": "--instances",
     "stages.STAGE.batch_size": "--batch-size",
     "threads": "--workers",
     **{f"stages.STAGE.size.{name}": f"--size.{name.replace('_', '-')}" for name in vars(SizeConfig())},
@@ -52,9 +54,11 @@ def check(
     phase: tuple[str, ...] = (),
     instance_divisor: int = 1000,
     photo: PhotoMode = "rgb",
+    photo_filter: Filter = "bicubic",
     instances: bool = False,
     size: SizeConfig = SizeConfig(),
     batch_size: int = 1,
+    all_faults: bool = False,
 ) -> int:
     """Open every file of a dataset; print what it contains, and each fault with its remedy.
 
@@ -74,21 +78,26 @@ def check(
         phase: Phases to check, for example train; all by default.
         instance_divisor: Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself.
         photo: How training will read photos: as 8-bit RGB, or as stored, with all their channels and bits.
-        instances: Instance maps are required, as in training without --model.no-instances.
+        photo_filter: Resampling filter for photos, as in training.
+        instances: Instance maps are required, as in training without --no-instances.
         size: Size of a stage, as in training.
         batch_size: Samples per batch and process, which must all have the same size.
+        all_faults: Print each fault on a line of its own, also those that many files have alike.
 
     Returns:
         Exit status: 0 if the dataset is clean, 1 if it has faults.
     """
     with typed_as({**_TYPED, "data.root": "ROOT"}):
-        config = DataConfig(root=root, layout=layout, dontcare=dontcare, instance_divisor=instance_divisor, photo=photo)
+        config = DataConfig(
+            root=root, layout=layout, dontcare=dontcare, instance_divisor=instance_divisor, photo=photo,
+            photo_filter=photo_filter,
+        )  # fmt: skip
         given = size if size != SizeConfig() or batch_size > 1 else None
         check_value(Labels | None, n_labels, "model.n_labels")
         requirements = Requirements(n_labels, instances, given, batch_size)
         with join_shards() as world, showing_progress(Console(stderr=True)) as progress:
             report = check_dataset(config, requirements, phase or None, progress, world)
-        return print_report(report)
+        return print_report(report, all_faults=all_faults)
 
 
 def pack(
@@ -163,20 +172,29 @@ def sizes_of(widths: Sequence[int], heights: Sequence[int]) -> tuple[SizeConfig,
     return tuple(SizeConfig(width=width, height=height) for width, height in zip_longest(widths, heights))
 
 
-def print_report(report: CheckReport, console: Console | None = None) -> int:
-    """Print a report.
+def print_report(report: CheckReport, console: Console | None = None, *, all_faults: bool = False) -> int:
+    """Print a report. Of many faults of one kind it has the first, and the names of some other files.
+
+    Args:
+        report: Of `check_dataset`.
+        console: Where it is printed.
+        all_faults: Print every fault on a line of its own.
 
     Returns:
         Exit status: 0 if the dataset is clean, 1 if it has faults.
     """
     console = console or Console()
     say = partial(print_lines, console)
+    shortened = False
     for phase in report.phases:
         say(*_summary(phase))
         if phase.class_pixels:
             console.print(_class_table(phase, report.classes))
-        say(*(f"  note: {note}" for note in phase.notes), *(f"  fault: {fault}" for fault in phase.faults))
+        shown = phase.faults if all_faults else list(grouped(phase.faults, phase.kinds, report.root))
+        say(*(f"  note: {note}" for note in phase.notes), *(f"  fault: {fault}" for fault in shown))
+        shortened |= len(shown) < len(phase.faults)
     faults = [f"fault: {report.class_fault}"] if report.class_fault else []
+    faults += ["--all-faults prints a line for each file with a fault"] if shortened else []
     say(*(f"note: {note}" for note in report.notes), *faults, _verdict(report))
     return 1 if report.faults else 0
 

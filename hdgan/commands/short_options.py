@@ -184,6 +184,8 @@ def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
 def spellings(arguments: Sequence[str], stages: Sequence[str]) -> dict[str, str]:
     """How the user has typed options that have a short form, for `hdgan.config.options.typed_as`."""
     given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
+    given |= {argument.replace("--no-", "--") for argument in given if argument.startswith("--no-")}
+    given |= {argument.replace(".no-", ".") for argument in given}
     places = {place: name for name, place in _PLACES.items()}
     places |= {f"stages.{stage}.{name}": name for stage in stages for name in (*_IN_ALL_STAGES, "epochs", "images")}
     typed = {place: f"--{name.replace('_', '-')}" for place, name in places.items() if place not in (name, "data.root")}

@@ -34,10 +34,13 @@ def option_off(name: str) -> str:
         name: its place in the configuration, such as `model.instances`.
 
     Returns:
-        On a command line `--model.no-instances`; in Python `model.instances=False`.
+        On a command line `--model.no-instances`, or `--no-instances` where the option is called --instances; in Python
+        `model.instances=False`.
     """
-    group, dot, flag = name.rpartition(".")
-    return f"{name}=False" if _typed is None else option(f"{group}{dot}no_{flag}")
+    if _typed is None:
+        return f"{name}=False"
+    group, dot, flag = option(name).removeprefix("--").rpartition(".")
+    return f"--{group}{dot}no-{flag}"
 
 
 @contextmanager

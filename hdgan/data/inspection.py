@@ -83,7 +83,7 @@ def check_dataset(
             reports.append(PhaseReport(phase, faults=[] if repeated else [str(error)]))
             continue
         report = inspect(listing, config, requirements.n_labels, Depth.EVERYTHING, progress, world)
-        report.faults[:0] = map(str, listing.orphans)
+        report.note_orphans()
         if phase == config.train_phase:
             _check_training(report, listing, config, requirements)
         reports.append(report)

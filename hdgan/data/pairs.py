@@ -200,6 +200,11 @@ class Orphan:
     """For each missing part: its name, the folder that was searched, and a file there whose name differs only in upper
     and lower case, if there is one."""
 
+    @property
+    def named(self) -> tuple[Path, ...]:
+        """All files that the message names."""
+        return (*self.files, *(path for _, _, path in self.missing if path))
+
     def __str__(self) -> str:
         files = ", ".join(map(str, self.files))
         lacks = " and ".join(f"no {part} named {self.stem} in {folder}" for part, folder, _ in self.missing)

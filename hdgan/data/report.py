@@ -13,6 +13,7 @@ from hdgan.config.bounds import BatchSize
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value, check_values
 from hdgan.data.config import PhotoMode, Size, SizeConfig
+from hdgan.data.faults import FaultKind, kind_of
 from hdgan.data.image_kind import RGB, ImageKind, photos_differ
 from hdgan.data.pairs import Orphan, Pair, is_far_above
 from hdgan.data.spec import DatasetSpec
@@ -95,6 +96,8 @@ class PhaseReport:
     """The greatest number in each 16-bit photo that was read as stored."""
     turned: list[Path] = field(default_factory=list)
     """Photos that an EXIF orientation turns upright."""
+    kinds: dict[str, FaultKind] = field(default_factory=dict)
+    """Fault -> its kind, for the faults of single files."""
     lacks_instances: bool = False
     """Whether there are label maps to train on, but no instance maps, and none are required."""
 
@@ -164,7 +167,7 @@ class PhaseReport:
                 "them to the whole range"
             )
         if self.lacks_instances:
-            notes.append("there are no instance maps: train with --model.no-instances")
+            notes.append("there are no instance maps: train with --no-instances")
         return notes
 
     @contextmanager
@@ -186,10 +189,16 @@ class PhaseReport:
         if self.photo == "stored" and self.photos and not found.photos.keys() <= self.photos.keys():
             error = photos_differ(pair.photo, next(iter(found.photos)), "another photo", self.photo_kind)
             found.faults.append(str(error))
+        self.kinds |= {fault: kind_of(fault, pair.files.values()) for fault in found.faults}
         for name in _SUMS:
             setattr(self, name, iadd(getattr(self, name), getattr(found, name)))
         for size in found.examples:
             self.examples.setdefault(size, pair)
+
+    def note_orphans(self) -> None:
+        """Make the files without all their partners the first faults."""
+        self.faults[:0] = map(str, self.orphans)
+        self.kinds |= {str(orphan): kind_of(str(orphan), orphan.named, orphan.stem) for orphan in self.orphans}
 
     def require_size(self, size: SizeConfig, batch: int = 1) -> None:
         """Check that samples can be made in one size.
@@ -271,8 +280,7 @@ class CheckReport:
         if len(stray) > _MOST_NOTES:
             notes.append(f"{len(stray) - _MOST_NOTES} more labels are outside the classes")
         if len(stray) == 1 and self.dontcare is None:
-            notes[-1] += (
-                f"; if it belongs to no class, set {option('data.dontcare')} {stray[0]} here, and in training "
-                f"--data.dontcare {stray[0]}"
-            )
+            here, training = option("data.dontcare"), "--dontcare"
+            where = "here and in training" if here == training else f"here, and in training {training} {stray[0]}"
+            notes[-1] += f"; if it belongs to no class, set {here} {stray[0]} {where}"
         return notes

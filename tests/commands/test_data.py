@@ -27,6 +27,28 @@ def test_check_names_its_own_options(dataset: Path, capsys: pytest.CaptureFixtur
     assert "set a smaller --size.crop-width and --size.crop-height, or a larger --size.width" in capsys.readouterr().out
 
 
+def test_a_fault_of_many_files_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = {"train_label": np.full((4, 4), 7, np.uint8), "train_img": np.zeros((4, 4, 3), np.uint8)}
+    for folder, pixels in parts.items():
+        (tmp_path / folder).mkdir()
+        for name in range(6):
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+    typed = ["data", "check", str(tmp_path), "--n-labels", "3"]
+    assert main([*typed, "--instances"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("contains label 7") == 1
+    assert "fault: the same in train_label/1.png, train_label/2.png, train_label/3.png and 2 more\n" in said
+    assert "--all-faults prints a line for each file with a fault\n" in said
+    assert "has no instance maps for phase train: add them, or train with --no-instances\n" in said
+    assert "set --dontcare 7 here and in training\n" in said
+    assert "7 faults" in said
+    assert main([*typed, "--all-faults"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("contains label 7") == 6
+    assert "--all-faults" not in said
+    assert "there are no instance maps: train with --no-instances\n" in said
+
+
 def test_pack(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "packed"
     command = ["data", "pack", str(dataset), "--out", str(out), "--width", "20", "16", "--height", "12", "8"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hdgan.commands.short_options import ResumeOptions, ShortOptions, apply, of_config, spellings
+from hdgan.config.options import option_off, typed_as
 from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.training import PRESETS, TrainConfig
@@ -129,3 +130,13 @@ def test_what_the_stages_cannot_follow_is_refused(
 def test_messages_name_the_form_that_was_typed() -> None:
     typed = spellings(["--n-labels", "4", "--lr=1", "--stages.b.lr", "2", "--data.workers", "1"], ["a", "b"])
     assert typed == {"model.n_labels": "--n-labels", "stages.a.lr": "--lr"}
+    for arguments, off in (
+        (["--no-instances"], "--no-instances"),
+        (["--no_instances"], "--no-instances"),
+        (["--model.no-instances"], "--model.no-instances"),
+        (["--no-instances", "--model.no_instances"], "--model.no-instances"),
+        ([], "--model.no-instances"),
+    ):
+        with typed_as(spellings(arguments, [])):
+            assert option_off("model.instances") == off
+    assert option_off("model.instances") == "model.instances=False"

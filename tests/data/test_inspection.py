@@ -174,7 +174,7 @@ def test_a_label_far_above_the_others_is_counted_and_the_option_for_it_named(sce
     assert code == (0 if n_labels is None else 1)
     assert (
         "note: label 255 is in 2 of 3 label maps, 11.1 % of pixels; if it belongs to no class, set data.dontcare 255 "
-        "here, and in training --data.dontcare 255\n"
+        "here, and in training --dontcare 255\n"
     ) in text
     assert text.rstrip().endswith("--n-labels 3 or more covers every label but 255")
     assert check_dataset(DataConfig(root=scenes, dontcare=255), n_labels).notes == []
