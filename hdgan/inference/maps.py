@@ -84,6 +84,16 @@ class Maps:
         """The class of each instance of the index, by `classes_of`."""
         return classes_of(self.index, self.label, self.divisor).tolist()
 
+    def instances(self) -> dict[int, int]:
+        """The class of each instance of one map, by its id.
+
+        Raises:
+            DataError: they are several maps.
+        """
+        if self.size[0] > 1:
+            raise DataError(f"{self.name} is a batch of {self.size[0]}: give one map")
+        return dict(zip(self.index.ids.tolist(), self.classes, strict=True))
+
     def spread(self, rows: Tensor) -> Tensor:
         """A row for each instance of the index, [N, C], at the pixels of the instances: [B, C, H, W]."""
         return instance_broadcast(rows, self.index)

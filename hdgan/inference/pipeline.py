@@ -11,25 +11,26 @@ from typing import TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from hdgan.checkpoints import STYLES_FILE, beside, copying, find_checkpoint, unchanging_name
+from hdgan.checkpoints import find_checkpoint
 from hdgan.config.bounds import Precision
 from hdgan.config.options import option
 from hdgan.data.spec import DatasetSpec
 from hdgan.devices import choose_device, network_format
-from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.errors import ConfigError
 from hdgan.families import ImageModel
 from hdgan.families.saving import CLASS_MEAN, load_model
 from hdgan.inference.engine import AnyRequest, Engine, Generated
-from hdgan.inference.maps import ImageSource, Maps, read_maps, read_photo_of
+from hdgan.inference.maps import ImageSource, Maps, read_maps
 from hdgan.inference.pictures import save_picture
 from hdgan.inference.replay import Replay
+from hdgan.inference.styles import bank_of, encoded, encoder_of, features_of, styled_rows
 from hdgan.models.blocks import Casts, reusing
 from hdgan.models.draws import ImageDraws, draws
 from hdgan.models.spectral_norm import without_spectral_norm
 from hdgan.ops import instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.bank import StyleBank
-from hdgan.styles.sample import Styles, feature_rows, styles_of
+from hdgan.styles.sample import Styles, styles_of
 from hdgan.styles.table import fingerprint
 
 Given: TypeAlias = tuple[Tensor | None, ...]
@@ -191,15 +192,7 @@ class Pipeline:
             CheckpointError: there are none, or they are of another encoder.
             ConfigError: the model has no features.
         """
-        self._require_features("it has no styles")
-        if self.file is None:
-            raise CheckpointError("the pipeline was not loaded from a file, so there is no folder for its styles")
-        file = beside(self.file, STYLES_FILE)
-        if not file.exists() and (name := unchanging_name(self.file)):
-            raise CheckpointError(f"the model {name} has no clusters of styles: to create some, {copying(self.file)}")
-        bank = StyleBank.load(file)
-        bank.require(self.encoder_id, self.config.feature_channels, str(self.file))
-        return bank
+        return bank_of(self)
 
     @cached_property
     def encoder_id(self) -> str:
@@ -218,7 +211,7 @@ class Pipeline:
         Raises:
             DataError, ConfigError: as in a call, and for a batch.
         """
-        return self._classes(read_maps(source, instance, self.config, self.device))
+        return read_maps(source, instance, self.config, self.device).instances()
 
     @torch.no_grad()
     def encode(self, photo: ImageSource, source: ImageSource | Maps, instance: ImageSource | None = None) -> Styles:
@@ -234,9 +227,9 @@ class Pipeline:
         maps = read_maps(source, instance, self.config, self.device)
         if maps.encoded is not None:
             return maps.encoded
-        classes = self._classes(maps)
+        classes = maps.instances()
         with self.autocast():
-            features = instance_reduce(self._encoded(maps, photo).float(), maps.index)
+            features = instance_reduce(encoded(self, maps, photo).float(), maps.index)
         return styles_of(classes, features.cpu().numpy(), self.encoder_id)
 
     @torch.no_grad()
@@ -253,8 +246,8 @@ class Pipeline:
             DataError, ConfigError, CheckpointError: as in a call, and for a batch.
         """
         maps = read_maps(source, instance, self.config, self.device)
-        classes = self._classes(maps)
-        rows = self._given_rows(maps, [styles]).cpu().numpy()
+        classes = maps.instances()
+        rows = styled_rows(self, maps, [styles]).cpu().numpy()
         whole = styles_of(classes, rows, self.encoder_id).instances
         return Styles({id: styles.instances.get(id, whole[id]) for id in classes}, self.encoder_id)
 
@@ -307,17 +300,7 @@ class Pipeline:
             ConfigError: photo and styles are both given, or the model cannot take them, or it has no mean styles.
             DataError: the photo cannot be read, or does not have the size of the maps.
         """
-        if photo is not None and styles is not None:
-            raise ConfigError("both a photo and styles are given: give only one of them")
-        features = None
-        if photo is not None:
-            features = self._encoded(maps, photo)
-        elif styles is not None:
-            each = [styles] * maps.size[0] if isinstance(styles, Styles) else styles
-            features = maps.spread(self._given_rows(maps, each))
-        elif self.config.feature_channels:
-            features = maps.spread(self._mean_rows(maps))
-        return maps.label, maps.ids, maps.image, features
+        return maps.label, maps.ids, maps.image, features_of(self, maps, photo, styles)
 
     def image_of(self, given: Given, variant: int) -> Tensor:
         """The whole batch in [0, 1], from a CUDA graph where there is one."""
@@ -340,57 +323,13 @@ class Pipeline:
         with torch.autocast(self.device.type, dtype, enabled=self.precision != "float32"), reusing(self._casts):
             yield
 
-    def _require_features(self, what: str) -> None:
-        if not self.config.feature_channels:
-            raise ConfigError(
-                f"the model was trained without features, so {what}: train one with --model.feature-channels 3"
-            )
-
-    def _classes(self, maps: Maps) -> dict[int, int]:
-        if maps.size[0] > 1:
-            raise DataError(f"{maps.name} is a batch of {maps.size[0]}: give one map")
-        return dict(zip(maps.index.ids.tolist(), maps.classes, strict=True))
-
     def require_encoder(self) -> nn.Module:
         """The encoder.
 
         Raises:
             ConfigError: there is none.
         """
-        self._require_features("a photo cannot give it a style")
-        if self.model.encoder is None:
-            raise ConfigError("the checkpoint contains no encoder: it cannot take the style from a photo")
-        return self.model.encoder
-
-    def _encoded(self, maps: Maps, photo: ImageSource) -> Tensor:
-        """E's features, averaged over the photo's instances, [B, feature_channels, H, W]."""
-        encoder = self.require_encoder()
-        return encoder(read_photo_of(maps, photo, self.config, self.device), maps.index)
-
-    # Each of these returns the features of every instance of the batch, [N, feature_channels].
-
-    def _given_rows(self, maps: Maps, styles: Sequence[Styles]) -> Tensor:
-        """The given styles, or the mean of the class for an instance without one."""
-        self._require_features("it cannot be given styles")
-        if len(styles) != maps.size[0]:
-            raise ConfigError(f"{len(styles)} styles are given for {maps.size[0]} maps: give one for each")
-        for of_map in styles:
-            of_map.require(self.encoder_id)
-        features, known = feature_rows(styles, maps.index, maps.classes, self.config.feature_channels)
-        return features if bool(known.all()) else torch.where(known[:, None], features, self._mean_rows(maps))
-
-    def _mean_rows(self, maps: Maps) -> Tensor:
-        """The mean of each instance's class. All instances of A->B training are one class."""
-        if self.class_features is None:
-            raise ConfigError(
-                "the checkpoint does not contain the mean styles of its classes: give a photo to take the styles "
-                "from, or a style for every instance"
-            )
-        means = self.class_features
-        found = [0] * len(maps.index.ids) if maps.label is None else maps.classes
-        classes = torch.tensor(found, device=means.device)
-        known = (classes >= 0) & (classes < len(means))
-        return torch.where(known[:, None], means[classes * known], means.mean(0))
+        return encoder_of(self.model)
 
 
 def load(
