@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import tyro
 from rich.console import Console
@@ -39,6 +39,8 @@ WRITERS = 2
 """Threads that write images, mostly waiting for the disk."""
 SCENES = "scenes"
 """The folder beside the images into which --scenes writes their maps."""
+_Renderer: TypeAlias = Callable[[Callable[[int, int], None]], None]
+"""Renders scenes, and calls back with how many are done, of how many."""
 
 
 def generate(
@@ -94,21 +96,12 @@ def generate(
     if tiles.is_used and batch_size > 1:
         raise ConfigError(f"--batch-size {batch_size} has no effect on images that are made in tiles: leave it out")
     console = Console(stderr=True)
-    every = {"label": label, "input": input, "ids": instance, "photo": photo}
-    sources = {part: located(path, OPTIONS[part]) for part, path in every.items() if path is not None}
-    for part, path in sources.items():
-        if is_remote(path) and tiles.is_used:
-            raise ConfigError(
-                f"{OPTIONS[part]} {path} is not on this machine, and tiles are read from local files: copy it to a "
-                "folder here"
-            )
-        if is_zarr(path) and not tiles.is_used:
-            raise ConfigError(f"{OPTIONS[part]} {path} is zarr, which is only read in tiles: add --max-memory 4GB")
+    sources = _readable({"label": label, "input": input, "ids": instance, "photo": photo}, tiles)
     with join_shards(device) as world:
         pipeline = load(run, checkpoint=checkpoint, device=str(world.device), precision=precision, ema=ema)
         pipeline.require_batch(batch_size)
         choice.check(pipeline.config.variants, with_photo=photo is not None)
-        render: Callable[[Callable[[int, int], None]], None] | None = None
+        render: _Renderer | None = None
         if scenes is None:
             check_sources(run, pipeline, sources)
             pairs = find_sources(sources, console)
@@ -123,9 +116,7 @@ def generate(
         images = _share(list(_requests(pipeline, pairs, targets, choice)), batch_size, world)
         missing = [image for image in images if not (skip_existing and image.is_complete(choice.save_styles))]
         if render is not None and any(world.any(bool(missing))):
-            with world.local_main_first(), showing_progress(console) as progress:
-                if not world.local_rank:
-                    render(lambda done, total: progress("rendering scenes", done, total))
+            _render_scenes(render, world, console)
         began = time.monotonic()
         _generate_all(pipeline, missing, batch_size, tiles, choice.save_styles, console)
         skipped = sum(world.rendezvous.all_gather(len(images) - len(missing)))
@@ -133,6 +124,27 @@ def generate(
     made = count(len(targets) - skipped, "image")
     print_lines(console, f"{made} in {time.monotonic() - began:.1f} s: {out}{there}")
     return 0
+
+
+def _readable(given: Mapping[str, Path | None], tiles: TileChoice) -> dict[str, Path]:
+    """The paths that are given, each of which can be read as whole maps or in tiles, whichever is asked for."""
+    sources = {part: located(path, OPTIONS[part]) for part, path in given.items() if path is not None}
+    for part, path in sources.items():
+        if is_remote(path) and tiles.is_used:
+            raise ConfigError(
+                f"{OPTIONS[part]} {path} is not on this machine, and tiles are read from local files: copy it to a "
+                "folder here"
+            )
+        if is_zarr(path) and not tiles.is_used:
+            raise ConfigError(f"{OPTIONS[part]} {path} is zarr, which is only read in tiles: add --max-memory 4GB")
+    return sources
+
+
+def _render_scenes(render: _Renderer, world: World, console: Console) -> None:
+    """Render the scenes, once on each machine."""
+    with world.local_main_first(), showing_progress(console) as progress:
+        if not world.local_rank:
+            render(lambda done, total: progress("rendering scenes", done, total))
 
 
 @dataclass(frozen=True, kw_only=True)

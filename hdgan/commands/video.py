@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -33,7 +33,7 @@ from hdgan.inference.maps import Maps
 from hdgan.inference.ordered import in_order
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.progress import print_lines, showing_progress
-from hdgan.sharding.world import join_shards
+from hdgan.sharding.world import World, join_shards
 from hdgan.styles import Styles
 from hdgan.styles.sample import some
 from hdgan.wording import count
@@ -111,50 +111,32 @@ def video(
     check_value(Crf, crf, "crf")
     check_value(Count, photo_frame, "photo_frame")
     rate = None if fps is None else rate_of(fps)
-    choice = StyleChoice(styles=styles, seed=seed)
+    wanted = _WantedStyles(StyleChoice(styles=styles, seed=seed), photo, photo_frame)
     every = {"label": label, "input": input, "ids": instance}
     sources = {part: path for part, path in every.items() if path is not None}
-    given = [path for path in (*sources.values(), photo, *choice.files) if path is not None]
-    _check_out(out, given)
-    if photo is None and photo_frame:
-        raise ConfigError(f"--photo-frame {photo_frame} says which frame a photo shows: give --photo, or leave it out")
+    _check_out(out, [*sources.values(), *wanted.files])
+    wanted.check()
     require_encoder()
     console, began = Console(stderr=True), time.monotonic()
     with join_shards(device) as world:
         pipeline = load(run, checkpoint=checkpoint, device=str(world.device), precision=precision, ema=ema)
         pipeline.require_batch(batch_size)
-        choice.check(pipeline.config.variants, with_photo=photo is not None)
+        wanted.choice.check(pipeline.config.variants, with_photo=photo is not None)
         _check_model(run, pipeline)
         check_sources(run, pipeline, sources, or_scenes=False)
         frames = open_frames(sources)
-        if photo_frame >= frames.length:
-            raise ConfigError(f"--photo-frame is {photo_frame}, but there are frames 0 to {frames.length - 1}")
+        wanted.check_frame(frames)
         first = _maps(pipeline, frames, 0)
-        _, height, width = first.size
-        chosen = rate or (frames.rate or _USUAL_RATE).limit_denominator(1001)
-        work = _Work(pipeline, frames, Encoding(width, height, chosen, crf), seed, batch_size)
-        work.styles = _styles_of(work, choice, photo, photo_frame, first, console)
-        about = {
-            "RUN": _about(pipeline.file),
-            **{OPTIONS[part]: str(path.resolve()) for part, path in sources.items()},
-            "set of frames": f"{count(frames.length, 'frame')} ({frames.fingerprint()})",
-            "--styles": _about(choice.files[0]) if choice.files else styles,
-            "--photo": _about(photo),
-            "--photo-frame": str(photo_frame),
-            "--seed": str(seed),
-            "--fps": str(chosen),
-            "--crf": str(crf),
-            "--precision": precision,
-            "--ema": str(ema),
-            "--batch-size": str(batch_size),
+        encoding = _encoding(first, rate or (frames.rate or _USUAL_RATE).limit_denominator(1001), crf)
+        work = _Work(pipeline, frames, encoding, seed, batch_size, wanted.of(pipeline, frames, first, console))
+        options = {"seed": seed, "fps": encoding.rate, "crf": crf}
+        options |= {"precision": precision, "ema": ema, "batch-size": batch_size}
+        made_of = {
+            **_about_sources(pipeline, frames, sources),
+            **wanted.about(),
+            **{f"--{name}": str(value) for name, value in options.items()},
         }
-        segments = Segments(out, frames.length, work.encoding, -(-SPAN // batch_size) * batch_size)
-        missing = [(start, stop) for start, stop in world.from_main(partial(segments.begin, about))]
-        _note(pipeline, first, work.encoding, frames.length - _number(missing), console)
-        _make(work, segments, world.share(missing), console)
-        world.barrier()
-        if world.is_main:
-            segments.join()
+        _make_missing(work, out, made_of, first, world, console)
     print_lines(console, f"{count(frames.length, 'frame')} in {time.monotonic() - began:.1f} s: {out}")
     return 0
 
@@ -174,7 +156,65 @@ def rate_of(text: str) -> Fraction:
     return rate
 
 
-@dataclass
+@dataclass(frozen=True)
+class _WantedStyles:
+    """The options that say where the styles of the instances come from."""
+
+    choice: StyleChoice
+    photo: Path | None
+    photo_frame: int
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read."""
+        return [*self.choice.files, *([] if self.photo is None else [self.photo])]
+
+    def check(self) -> None:
+        """Refuse options of which one has no effect."""
+        if self.photo is None and self.photo_frame:
+            raise ConfigError(
+                f"--photo-frame {self.photo_frame} says which frame a photo shows: give --photo, or leave it out"
+            )
+
+    def check_frame(self, frames: Frames) -> None:
+        """Refuse a frame that is not there."""
+        if self.photo_frame >= frames.length:
+            raise ConfigError(f"--photo-frame is {self.photo_frame}, but there are frames 0 to {frames.length - 1}")
+
+    def of(
+        self, pipeline: Pipeline, frames: Frames, first: Maps, console: Console
+    ) -> Callable[[Maps], Styles | None] | None:
+        """The styles of the instances of each frame; None for the mean of each class."""
+        if self.photo is not None:
+            shown = _maps(pipeline, frames, self.photo_frame) if self.photo_frame else first
+            return lasting_styles(pipeline, pipeline.encode(self.photo, shown))
+        if self.choice.files:
+            return _styles_in(self.choice.files[0], pipeline, first, console)
+        if self.choice.styles == "mean":
+            return None
+        _ = pipeline.bank  # whose file is read, or missed, before any work
+        return partial(self.choice.styles_for, pipeline, photo=None, variant=0)
+
+    def about(self) -> dict[str, str]:
+        """The options and their values, which the frames depend on."""
+        return {
+            "--styles": _about(self.choice.files[0]) if self.choice.files else self.choice.styles,
+            "--photo": _about(self.photo),
+            "--photo-frame": str(self.photo_frame),
+        }
+
+
+def _styles_in(file: Path, pipeline: Pipeline, first: Maps, console: Console) -> Callable[[Maps], Styles]:
+    """The styles that a file gives the instances of each frame."""
+    styles = Styles.load(file)
+    lasting = lasting_styles(pipeline, styles)
+    pipeline.complete(lasting(first), first)  # which refuses styles that the model cannot take
+    if not lasting(first).instances:
+        print_lines(console, f"{file} has styles of instances {some(styles.instances)}, of which {first.name} has none")
+    return lasting
+
+
+@dataclass(frozen=True)
 class _Work:
     """What frames are made of."""
 
@@ -183,7 +223,7 @@ class _Work:
     encoding: Encoding
     seed: int
     batch_size: int
-    styles: Callable[[Maps], Styles | None] | None = None
+    styles: Callable[[Maps], Styles | None] | None
 
     def images(self, spans: Sequence[Span]) -> Iterator[np.ndarray]:
         """The frames of spans, [H, W, 3] uint8."""
@@ -203,6 +243,20 @@ class _Work:
             )
         pixels = from_unit_range(made.image * 2 - 1, "uint8")
         return np.broadcast_to(pixels, (height, width, 3))
+
+
+def _make_missing(
+    work: _Work, out: Path, made_of: Mapping[str, str], first: Maps, world: World, console: Console
+) -> None:
+    """Make the frames that an interrupted command has not made, each process its share, and join all of them."""
+    length, batch_size = work.frames.length, work.batch_size
+    segments = Segments(out, length, work.encoding, -(-SPAN // batch_size) * batch_size)
+    missing = [(start, stop) for start, stop in world.from_main(partial(segments.begin, made_of))]
+    _note(work.pipeline, first, work.encoding, length - _number(missing), console)
+    _make(work, segments, world.share(missing), console)
+    world.barrier()
+    if world.is_main:
+        segments.join()
 
 
 def _make(work: _Work, segments: Segments, spans: Sequence[Span], console: Console) -> None:
@@ -254,28 +308,10 @@ def _maps(pipeline: Pipeline, frames: Frames, number: int) -> Maps:
     return pipeline.read(*next(frames.read([number])))
 
 
-def _styles_of(
-    work: _Work, choice: StyleChoice, photo: Path | None, photo_frame: int, first: Maps, console: Console
-) -> Callable[[Maps], Styles | None] | None:
-    """The styles of the instances of each frame; None for the mean of each class."""
-    pipeline = work.pipeline
-    if photo is not None:
-        shown = _maps(pipeline, work.frames, photo_frame) if photo_frame else first
-        return lasting_styles(pipeline, pipeline.encode(photo, shown))
-    if choice.files:
-        styles = Styles.load(choice.files[0])
-        lasting = lasting_styles(pipeline, styles)
-        pipeline.complete(lasting(first), first)  # which refuses styles that the model cannot take
-        if not lasting(first).instances:
-            print_lines(
-                console,
-                f"{choice.files[0]} has styles of instances {some(styles.instances)}, of which {first.name} has none",
-            )
-        return lasting
-    if choice.styles == "mean":
-        return None
-    _ = pipeline.bank  # whose file is read, or missed, before any work
-    return partial(choice.styles_for, pipeline, photo=None, variant=0)
+def _encoding(first: Maps, rate: Fraction, crf: int) -> Encoding:
+    """How frames of the size of the first are written."""
+    _, height, width = first.size
+    return Encoding(width, height, rate, crf)
 
 
 def _note(pipeline: Pipeline, first: Maps, encoding: Encoding, there: int, console: Console) -> None:
@@ -287,6 +323,15 @@ def _note(pipeline: Pipeline, first: Maps, encoding: Encoding, there: int, conso
         print_lines(console, "frames of {}x{} become {}x{}, since H.264 needs even sides".format(*size, *even))
     if there:
         print_lines(console, f"going on with {count(there, 'frame')} of an interrupted command")
+
+
+def _about_sources(pipeline: Pipeline, frames: Frames, sources: Mapping[str, Path]) -> dict[str, str]:
+    """The model and the maps, which the frames depend on."""
+    return {
+        "RUN": _about(pipeline.file),
+        **{OPTIONS[part]: str(path.resolve()) for part, path in sources.items()},
+        "set of frames": f"{count(frames.length, 'frame')} ({frames.fingerprint()})",
+    }
 
 
 def _about(path: Path | None) -> str:
