@@ -1,4 +1,4 @@
-"""Make docs/editor.png: python docs/editor_picture.py RUN
+"""Make docs/editor.png: `python -m docs.pictures.editor RUN`.
 
 RUN is a model of the built-in scenes with clusters, such as demo. An object of a held-out scene is selected and
 restyled in Chromium.
@@ -25,12 +25,12 @@ MAX_PIXELS = 1_000_000
 
 
 def main(run: str) -> None:
-    """Write the screenshot beside this file."""
+    """Write the screenshot."""
     context = open_context(load(run, device="cpu"), MAX_PIXELS, out=Path("edits"))
     page, url = launch(context)
     screenshot = take_screenshot(url, *largest_car(context))
     page.close(verbose=False)
-    save_png(screenshot.convert("RGB").quantize(COLOURS), Path(__file__).with_name("editor.png"))
+    save_png(screenshot.convert("RGB").quantize(COLOURS), Path(__file__).parents[1] / "editor.png")
 
 
 def largest_car(context: EditorContext) -> tuple[float, float]:
