@@ -17,7 +17,7 @@ from hdgan.training import PRESETS
 from tests.docs.options import options_of
 from tests.docs.playground import Playground
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
     ROOT / "examples" / "README.md",

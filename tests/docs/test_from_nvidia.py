@@ -8,7 +8,7 @@ import pytest
 
 from tests.docs.options import options_in, options_of
 
-PAGE = (Path(__file__).parents[1] / "docs" / "from-nvidia.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "from-nvidia.md").read_text(encoding="utf-8")
 FLAGS = {
     "base": """name gpu_ids checkpoints_dir model norm use_dropout data_type verbose fp16 local_rank batchSize loadSize
         fineSize label_nc input_nc output_nc dataroot resize_or_crop serial_batches no_flip nThreads max_dataset_size

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.docs.options import options_in, options_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 UNKNOWN = "\0"
 """Stands for what a message takes from its caller, and for the names of options, which differ between commands."""
