@@ -65,11 +65,15 @@ def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
     return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
 
-_DRAWING = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_)
+_COMPUTING = (
+    *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_),
+    *(torch.Tensor.normal_, nn.functional.normalize),  # spectral norm's: more than thirty times for each layer
+)
+"""Functions that change the numbers of their first argument, not its shape."""
 
 
 class _FewTensors(TorchFunctionMode):
-    """Stops the construction of modules that have more tensors than allowed, and draws no weights for them.
+    """Stops the construction of modules that have more tensors than allowed, and computes no weights for them.
 
     Tensors without memory hold no numbers, and PyTorch imports its whole compiler to draw some into them.
     """
@@ -85,7 +89,7 @@ class _FewTensors(TorchFunctionMode):
             self.left -= 1
             if self.left < 0:
                 raise ValueError("more layers than the file has tensors")
-        if func in _DRAWING:
+        if func in _COMPUTING:
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from hdgan.errors import CheckpointError, HdganError
+from hdgan.models.spectral_norm import normalised
 from hdgan.weights import modules, open_safetensors
 from hdgan.weights.modules import build_described, describe_differences, metadata_of, require_fitting, save_described
 
@@ -60,3 +61,19 @@ def test_layers_are_bounded_by_the_tensors_of_the_file(tmp_path: Path) -> None:
         build_described(path, lambda: nn.ModuleList(nn.Conv2d(1, 1, 1) for _ in range(10**9)), 1)
     with pytest.raises(CheckpointError, match="the architecture that it describes does not fit"):
         build_described(path, lambda: nn.Conv2d(2**40, 2**40, 3), 2)
+
+
+def test_layers_with_spectral_norm_are_described_without_iterations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build() -> nn.Module:
+        return normalised(nn.Sequential(nn.Conv2d(2, 3, 3), nn.ConvTranspose2d(3, 2, 4)))
+
+    def shapes(network: nn.Module) -> list[tuple[str, torch.Size, torch.dtype]]:
+        return [(name, value.shape, value.dtype) for name, value in network.state_dict().items()]
+
+    real = build()
+    monkeypatch.setattr("torch.Tensor.norm", None)  # which every iteration calls
+    described = build_described(tmp_path / "model.safetensors", build, 8)
+    assert shapes(described) == shapes(real)
+    assert {value.device.type for value in described.state_dict().values()} == {"meta"}
