@@ -22,7 +22,7 @@ COUNTS = HERE / "counts"
 LIBRARIES = ("libasan.so", "libubsan.so")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-FLAGS = ("-std=c++17", "-g", "-fPIC", "-fvisibility=hidden", "-DHD_EMULATED", *WARNINGS)
+FLAGS = ("-std=c++17", "-g1", "-fPIC", "-fvisibility=hidden", "-DHD_EMULATED", *WARNINGS)
 INCLUDES = (f"-I{EMULATOR}", f"-I{CSRC}", f"-I{COUNTS}")
 PYTHON = (f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}")
 SHARED_VARIABLE = re.compile(r"(?<!extern )\b__shared__ [^;]*?\b(\w+)\s*(?:\[[^;]*\])?;")
