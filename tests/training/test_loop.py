@@ -165,14 +165,11 @@ def interrupted(config: TrainConfig, out: Path, step: int) -> Path:
     return out
 
 
-@pytest.mark.parametrize(
-    ("step", "workers"), [(1, 0), (3, 0), (5, 1), (6, 0), (8, 1)],
-    ids=["in global", "end of global", "in enhancer", "end of enhancer", "in joint"],
-)  # fmt: skip
-def test_an_interrupted_run_ends_as_an_undisturbed_one(
-    variant: TrainConfig, tmp_path: Path, step: int, workers: int
+@pytest.mark.parametrize("step", [5, 8], ids=["in enhancer", "in joint"])
+def test_an_interrupted_run_whose_images_workers_read_ends_as_an_undisturbed_one(
+    variant: TrainConfig, tmp_path: Path, step: int
 ) -> None:
-    config = replace(variant, data=replace(variant.data, workers=workers))
+    config = replace(variant, data=replace(variant.data, workers=1))
     out = interrupted(config, tmp_path / "run", step)
     train(load_config(out), resume=True, console=QUIET)
     assert_same_end(out, variant.out)
