@@ -1,4 +1,4 @@
-"""Draw docs/training/camvid-256x192.svg from the rows beside it: `python docs/camvid_chart.py`."""
+"""Draw docs/training/camvid-256x192.svg from the rows beside it: `python -m docs.pictures.camvid`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from hdgan.reproduce.chart import write_chart
 from hdgan.reproduce.conditions import COLUMNS
 
-FILE = Path(__file__).parent / "training/camvid-256x192.csv"
+FILE = Path(__file__).parents[1] / "training/camvid-256x192.csv"
 PHOTOS = "photos"
 SHOWN = ("miou", "scorer_fid", "spectrum", "pattern")
 
