@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     """The files by name; without the minute in which the page of an evaluation was written."""
     files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     page = "evaluation/evaluation.html"
-    return files | {page: re.sub(rb"<dt>written</dt><dd>[^<]*", b"", files[page])}
+    return files | {page: re.sub(rb">written [^<]*", b"", files[page])}
 
 
 def report_of(output: str) -> str:
