@@ -44,7 +44,7 @@ def reproduce(
 
     Args:
         size: small for two CPU cores (128x64, about an hour); medium for two CPU cores with avx512_bf16 or AMX
-            (256x128, estimated at 5 to 6 hours); gpu for a data-centre GPU (256x128).
+            (256x128, estimated at 6 hours); gpu for a data-centre GPU (256x128).
         seeds: runs of each model.
         out: folder of the runs; by default runs/reproduce-SIZE.
         jobs: runs at the same time; by default one per core, or on a GPU one per two cores, up to 8.

@@ -66,8 +66,12 @@ def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
 
 
 _COMPUTING = (
-    *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_),
-    *(torch.Tensor.normal_, nn.functional.normalize),  # spectral norm's: more than thirty times for each layer
+    nn.init.normal_,
+    nn.init.uniform_,
+    nn.init.kaiming_normal_,
+    nn.init.kaiming_uniform_,
+    torch.Tensor.normal_,  # this one and the next are spectral norm's, which calls them over thirty times for a layer
+    nn.functional.normalize,
 )
 """Functions that change the numbers of their first argument, not its shape."""
 
