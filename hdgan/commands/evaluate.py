@@ -18,6 +18,7 @@ from hdgan.data import DataConfig, SizeConfig
 from hdgan.data.config import LayoutName
 from hdgan.errors import ConfigError
 from hdgan.evaluation.comparison import open_comparison
+from hdgan.evaluation.compatibility import EvaluatedStyles
 from hdgan.evaluation.page import PAGE
 from hdgan.evaluation.scorer_training import ScorerTraining, train_scorer
 from hdgan.evaluation.scoring import score
@@ -80,6 +81,9 @@ class EvaluateOptions:
     """auto, cpu, cuda or cuda:N."""
     ema: bool = True
     """Use the averaged weights."""
+    styles: EvaluatedStyles = "mean"
+    """Of runs with features: the mean style of each class, or a random cluster for each instance, which needs hdgan
+    styles cluster."""
 
     @property
     def size(self) -> SizeConfig | None:
@@ -116,7 +120,7 @@ def _evaluate(options: EvaluateOptions, console: Console, world: World) -> int:
     comparison = open_comparison(
         options.runs, root=options.root, layout=options.layout, phase=options.phase, size=options.size,
         max_images=options.max_images, checkpoint=options.checkpoint, device=options.device, ema=options.ema,
-        console=console, world=world,
+        styles=options.styles, console=console, world=world,
     )  # fmt: skip
     if options.train_scorer:
         _train_scorer(options, comparison.data, comparison.n_labels, comparison.dataset.size, console, world)
@@ -143,7 +147,7 @@ def _check(options: EvaluateOptions) -> None:
     if options.runs:
         idle |= dict.fromkeys(("n_labels", "dontcare"), "with a run, which defines its own")
     else:
-        of_runs = ("phase", "max_images", "pictures", "checkpoint", "ema")
+        of_runs = ("phase", "max_images", "pictures", "checkpoint", "ema", "styles")
         idle |= dict.fromkeys(of_runs, "without a run, when only a scorer is trained")
     for name, where in idle.items():
         if getattr(options, name) != getattr(EvaluateOptions, name):

@@ -21,7 +21,7 @@ from hdgan.data.inspection import quick_check
 from hdgan.data.spec import DatasetSpec
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
-from hdgan.evaluation.compatibility import common_classes, require_compatible
+from hdgan.evaluation.compatibility import EvaluatedStyles, common_classes, require_compatible, require_styles
 from hdgan.evaluation.leakage import runs_that_saw, scorer_leaks
 from hdgan.evaluation.split import held_out_pairs
 from hdgan.families.saving import read_metadata
@@ -52,7 +52,14 @@ class Comparison:
     """Names and colours of the classes, where the data or a run has them."""
     warnings: tuple[str, ...]
     """Reasons why the scores mean less than they seem to. The console shows them as well."""
+    styles: EvaluatedStyles = "mean"
+    """Of runs with features."""
     scorer: Scorer | None = None
+
+    @property
+    def styled(self) -> dict[str, Pipeline]:
+        """The runs with features, which have styles."""
+        return {name: pipeline for name, pipeline in self.runs.items() if pipeline.config.feature_channels}
 
     @property
     def palette(self) -> np.ndarray | None:
@@ -100,6 +107,7 @@ def open_comparison(
     checkpoint: str = "latest",
     device: str = "auto",
     ema: bool = True,
+    styles: EvaluatedStyles = "mean",
     console: Console,
     world: World = ALONE,
 ) -> Comparison:
@@ -110,6 +118,7 @@ def open_comparison(
     chosen = choose_device(device)
     pipelines = [load(run, checkpoint=checkpoint, device=str(chosen), ema=ema) for run in runs]
     n_labels = common_classes(runs, pipelines)
+    require_styles(pipelines, styles)
     data, trained_size = data_of(pipelines[0], root)
     data = data if layout is None else replace(data, layout=layout)
     named = dict(zip(_names(runs), pipelines, strict=True))
@@ -121,10 +130,10 @@ def open_comparison(
     count = min(max_images or len(dataset), len(dataset))
     report = quick_check(replace(listing, pairs=listing.pairs[:count]), data, n_labels, world=world)
     report.require_size(dataset.size)
-    require_compatible(runs, pipelines, dataset)
+    require_compatible(runs, pipelines, dataset, styles)
     warnings = (*runs_that_saw(named, data, listing.phase), *notes)
     print_lines(console, *report.warnings, *warnings)
-    return Comparison(named, data, listing.phase, dataset, count, chosen, spec, warnings)
+    return Comparison(named, data, listing.phase, dataset, count, chosen, spec, warnings, styles)
 
 
 def _classes(data: DataConfig, runs: dict[str, Pipeline]) -> tuple[DatasetSpec | None, list[str]]:

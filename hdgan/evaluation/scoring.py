@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from hdgan.checkpoints import STYLES_FILE, beside
 from hdgan.config.bounds import Count
 from hdgan.config.serialization import check_value
 from hdgan.data import Sample, SizeConfig
@@ -20,6 +21,7 @@ from hdgan.data.image_kind import RGB
 from hdgan.devices import enough_memory
 from hdgan.errors import called
 from hdgan.evaluation.comparison import Comparison, open_comparison, photo_of
+from hdgan.evaluation.compatibility import EvaluatedStyles
 from hdgan.evaluation.page import Facts, Gallery, ShownSample, write_results
 from hdgan.inference.pipeline import Pipeline
 from hdgan.metrics.evaluator import Evaluator, Measures
@@ -33,6 +35,10 @@ from hdgan.wording import count
 
 _ROUND = 4
 """Samples that each process scores before all exchange what they have measured."""
+_STYLES: dict[EvaluatedStyles, str] = {
+    "mean": "mean (of each class)",
+    "random": "random (a cluster for each instance)",
+}
 
 
 def evaluate(
@@ -48,6 +54,7 @@ def evaluate(
     checkpoint: str = "latest",
     device: str = "auto",
     ema: bool = True,
+    styles: EvaluatedStyles = "mean",
     out: Path | None = None,
     pictures: int = 8,
     console: Console | None = None,
@@ -55,12 +62,11 @@ def evaluate(
 ) -> list[RunScores]:
     """Score runs on the samples of one phase, by default the validation phase, from which training does not learn.
 
-    Every run generates images from the same label maps (or inputs) at the same size. A model with features gives each
-    class its mean style, so that no run sees the photo. Images are scored with the bits that they are saved with. The
-    scorer recognises classes in each of them, and in the photos. The row of the photos, the oracle, is the reference
-    for the others. It is not an upper bound, since a generator may paint classes more uniformly than they are. The
-    console and the page warn if a run was trained on the same samples or with the same scorer, or the scorer on the
-    samples.
+    Every run generates images from the same label maps (or inputs) at the same size, and no run sees the photo. Images
+    are scored with the bits that they are saved with. The scorer recognises classes in each of them, and in the photos.
+    The row of the photos, the oracle, is the reference for the others. It is not an upper bound, since a generator may
+    paint classes more uniformly than they are. The console and the page warn if a run was trained on the same samples
+    or with the same scorer, or the scorer on the samples.
 
     Args:
         runs: run folders, checkpoint folders or .safetensors files.
@@ -74,6 +80,8 @@ def evaluate(
         checkpoint: which one of each run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         ema: use the averaged weights.
+        styles: of models with features: "mean" gives each class its mean style, "random" each instance a random cluster
+            of its class. Mean styles are recognised best, but vary less than photos do, which FID and KID punish.
         out: folder to write scores.csv, class_scores.csv and evaluation.html to. None writes nothing.
         pictures: number of samples that evaluation.html shows.
         console: for progress and warnings.
@@ -84,15 +92,15 @@ def evaluate(
 
     Raises:
         ConfigError: the runs, or runs and scorer, have different classes, a run cannot be scored on these samples, a
-            scorer is given without label maps, or there is not enough memory.
-        CheckpointError: a run has no checkpoint, or a file is damaged.
+            scorer is given without label maps, random styles without features, or there is not enough memory.
+        CheckpointError: a run has no checkpoint, or no clusters for random styles, or a file is damaged.
         DataError: the phase is missing, empty or without photos.
     """
     console = console or Console(quiet=True)
     check_value(Count, pictures, "pictures")
     comparison = open_comparison(
         [Path(run) for run in runs], root=root, layout=layout, phase=phase, size=size, max_images=max_images,
-        checkpoint=checkpoint, device=device, ema=ema, console=console, world=world,
+        checkpoint=checkpoint, device=device, ema=ema, styles=styles, console=console, world=world,
     )  # fmt: skip
     if scorer is not None:
         comparison = comparison.with_scorer(scorer, scorer_range, console)
@@ -160,7 +168,7 @@ def _score(comparison: Comparison, evaluators: Sequence[Evaluator], gallery: Gal
     images, size = [photo], f"{photo.shape[3]}x{photo.shape[2]}"
     for name, pipeline in comparison.runs.items():
         with enough_memory(out_of_memory(f"the run {name}", size)):
-            images.append(_generate(pipeline, sample, seed=index))
+            images.append(_generate(pipeline, sample, comparison.styles, seed=index))
     label = sample["label"][None].to(comparison.device) if "label" in sample else None
     with enough_memory(out_of_memory("scoring", size)):
         measured = [one.measure(image, photo, label) for one, image in zip(evaluators, images, strict=True)]
@@ -174,16 +182,25 @@ def _require_equal(comparison: Comparison, evaluators: Sequence[Evaluator], worl
         return
     require_same_pairs(world.rendezvous, comparison.dataset.pairs[: comparison.count], "sample")
     files = {f"the run {name}": pipeline.file for name, pipeline in comparison.runs.items()}
+    if comparison.styles == "random":
+        files |= {
+            f"the clusters of {name}": beside(pipeline.file, STYLES_FILE)
+            for name, pipeline in comparison.styled.items()
+            if pipeline.file
+        }
     files["the scorer"] = Path(comparison.scorer.name) if comparison.scorer is not None else None
     facts = {name: "none" if file is None else content_of(file) for name, file in files.items()}
     facts |= {f"the metric {TITLES[name]}": evaluators[-1].notes.get(name, "available") for name in METRICS}
     world.rendezvous.require_equal(facts)
 
 
-def _generate(pipeline: Pipeline, sample: Sample, seed: int) -> Tensor:
+def _generate(pipeline: Pipeline, sample: Sample, styles: EvaluatedStyles, seed: int) -> Tensor:
     """The image of a sample, [1, C, H, W] in [0, 1], rounded as it would be saved."""
-    source = sample["label"] if "label" in sample else sample["input"]
-    image = pipeline(source[None], sample["ids"][None] if "ids" in sample else None, seed=seed)
+    maps = pipeline.read(sample["label"] if "label" in sample else sample["input"], sample.get("ids"))
+    drawn = None
+    if styles == "random" and pipeline.config.feature_channels:
+        drawn = pipeline.bank.sample(pipeline.instances(maps), seed)
+    image = pipeline(maps, styles=drawn, seed=seed)[None]
     white = WHITES.get(pipeline.config.image_depth)
     return image if white is None else torch.round(image * white) / white
 
@@ -217,6 +234,8 @@ def _facts(comparison: Comparison) -> Facts:
     }
     if comparison.dataset.photo_kind != RGB:
         lines["photos"] = str(comparison.dataset.photo_kind)
+    if comparison.styled:
+        lines["styles"] = _STYLES[comparison.styles]
     lines |= {name: called(pipeline.file or "") for name, pipeline in comparison.runs.items()}
     remarks = list(comparison.warnings)
     if comparison.scorer is not None:
@@ -231,4 +250,5 @@ def _facts(comparison: Comparison) -> Facts:
         "Two sets of photos also differ in spectrum and pattern, more so if they are small: 0 is out of reach."
     )
     columns = {"scorer": scorer, "phase": comparison.phase, "pictures": comparison.count}
+    columns["styles"] = comparison.styles if comparison.styled else ""
     return Facts(lines, tuple(remarks), comparison.n_labels > 0, comparison.spec, columns)

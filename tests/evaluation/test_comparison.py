@@ -87,6 +87,33 @@ def test_checkpoint_size_and_number_of_pictures_can_be_chosen(run: Path, scorer:
     assert row(max_images=9) == latest
 
 
+def test_random_styles_are_drawn_for_every_instance(styled: Path, dataset: Path, tmp_path: Path) -> None:
+    plain = tiny(tmp_path / "plain.safetensors", n_labels=N_LABELS)
+    _, mean, plain_mean = evaluate([styled, plain], root=dataset, device="cpu")
+    _, drawn, plain_drawn = evaluate([styled, plain], root=dataset, styles="random", device="cpu")
+    assert plain_drawn.metrics == plain_mean.metrics
+    assert drawn.metrics["psnr"] != mean.metrics["psnr"]
+
+    pipeline, ratios = load(styled, device="cpu"), []
+    held_out = PairedDataset(find_pairs(DataConfig(root=dataset), "test", True).pairs, DataConfig(), SizeConfig(), 4)
+    for k in range(2):
+        label, ids = held_out[k]["label"], held_out[k]["ids"]
+        styles = pipeline.bank.sample(pipeline.instances(label, ids), seed=k)
+        made = (pipeline(label, ids, styles=styles) * 255).round() / 255
+        ratios.append(float(-10 * (made - held_out[k]["photo"] / 255).square().mean().log10()))
+    assert drawn.metrics["psnr"] == pytest.approx(sum(ratios) / 2, abs=1e-3)
+
+
+def test_random_styles_need_features_and_clusters(run: Path, dataset: Path, tmp_path: Path) -> None:
+    plain = tiny(tmp_path / "plain.safetensors", n_labels=N_LABELS)
+    with pytest.raises(ConfigError, match=r"styles random has no effect on runs without features: leave it out"):
+        evaluate([plain], root=dataset, styles="random", device="cpu")
+    with pytest.raises(CheckpointError, match=r"styles\.safetensors does not exist: create it with `hdgan styles"):
+        evaluate([run], styles="random", device="cpu")
+    with pytest.raises(ConfigError, match=r"styles is 'photo'"):
+        evaluate([run], styles="photo", device="cpu")  # type: ignore[arg-type]
+
+
 def test_without_a_scorer_the_rest_goes_on(run: Path) -> None:
     oracle, row = evaluate([run], device="cpu")
     assert row.metrics["psnr"] is not None
