@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -85,8 +85,7 @@ def pack_dataset(
         n_labels: Number of classes that labels must stay below; 0 for A-to-B pairs; None accepts any.
         phases: Phases to pack; None packs all.
         threads: Threads that read and write; None uses as many as CPU cores, at most 8.
-        say: Called with each warning,
-            and with a line about the work ahead.
+        say: Called with each warning, and with a line about the work ahead.
         progress: Called with phase, samples done and samples in all, after it was called with "<phase> (headers)" for
             the pairs inspected.
         world: The processes that share the samples. All of them call this, and have the same report. They must see the
@@ -126,13 +125,9 @@ def pack_dataset(
     kept = 0
     packed = dict(index.phases) if phases else {}
     for listing in listings:
-        entries = []
         own = in_threads(partial(write, out / listing.phase), world.share(listing.pairs), threads)
-        for entry, was_there in world.in_order(own, len(listing.pairs), ROUND):
-            entries.append(entry)
-            kept += was_there
-            progress(listing.phase, len(entries), len(listing.pairs))
-        packed[listing.phase] = IndexedPhase(tuple(listing.pairs[0].files), tuple(entries))
+        packed[listing.phase], there = _gather(listing, own, progress, world)
+        kept += there
     if world.is_main:
         finished = replace(index, complete=True, phases=packed)
         if listings[0].pairs[0].label is not None:
@@ -141,6 +136,18 @@ def pack_dataset(
         _remove_leftovers(out, index.phases.keys() | packed.keys(), before, finished.paths(out))
     lengths = [entry.bytes for name in names for entry in packed[name].samples]
     return PackReport(len(lengths), kept, sum(lengths))
+
+
+def _gather(
+    listing: Listing, own: Iterator[tuple[Entry, bool]], progress: ProgressCallback, world: World
+) -> tuple[IndexedPhase, int]:
+    """The index of a phase from what each process wrote of it, and how many of its samples were already there."""
+    entries, kept, total = [], 0, len(listing.pairs)
+    for entry, was_there in world.in_order(own, total, ROUND):
+        entries.append(entry)
+        kept += was_there
+        progress(listing.phase, len(entries), total)
+    return IndexedPhase(tuple(listing.pairs[0].files), tuple(entries)), kept
 
 
 def _copy_classes(root: Path, out: Path) -> None:
