@@ -19,12 +19,11 @@ ROWS = 4
 def demo_picture() -> Image.Image:
     """Put the label map and both images of each scene side by side."""
     rows = []
-    with held_out(ROWS) as (model, pairs):
-        for number, pair in enumerate(pairs):
-            label, ids = pair.label, pair.ids
+    with held_out(ROWS) as (model, scenes):
+        for number, (label, ids, photo) in enumerate(scenes):
             drawn = model.bank.sample(model.instances(label, ids), seed=number)
-            images = [model(label, ids, photo=pair.photo, seed=0), model(label, ids, styles=drawn, seed=0)]
-            rows.append([label_picture(pair), *map(to_pil, images)])
+            images = [model(label, ids, photo=photo, seed=0), model(label, ids, styles=drawn, seed=0)]
+            rows.append([label_picture(label), *map(to_pil, images)])
     return side_by_side(rows)
 
 

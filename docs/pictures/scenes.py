@@ -5,15 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 import hdgan
 from hdgan.commands.scene_choice import choose_scenes
-from hdgan.data import Pair
 from hdgan.data.colors import colorize_labels
 from hdgan.scenes import SPEC, held_out_pairs, write_held_out
 
@@ -22,21 +21,32 @@ GAP = 4
 """Pixels between two images."""
 
 
+class SceneFiles(NamedTuple):
+    """The files of a held-out scene."""
+
+    label: Path
+    ids: Path
+    photo: Path
+
+
 @contextmanager
-def held_out(number: int) -> Iterator[tuple[hdgan.Pipeline, list[Pair]]]:
-    """The model, and the files of the first held-out scenes: label map, instance map and photo."""
+def held_out(number: int) -> Iterator[tuple[hdgan.Pipeline, list[SceneFiles]]]:
+    """The model, and the first held-out scenes."""
     model = hdgan.load("demo", device="cpu")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scenes = choose_scenes(Path("demo"), model, number, folder, ())
         write_held_out(scenes, folder)
-        pairs = held_out_pairs(scenes, folder)
-        yield model, [replace(pair, photo=folder / "test_img" / f"{pair.stem}.png") for pair in pairs]
+        stems = [f"{pair.stem}.png" for pair in held_out_pairs(scenes, folder)]
+        yield (
+            model,
+            [SceneFiles(*(folder / f"test_{part}" / stem for part in ("label", "inst", "img"))) for stem in stems],
+        )
 
 
-def label_picture(pair: Pair) -> Image.Image:
-    """The label map of a scene in the colours of its classes."""
-    return colorize_labels(np.asarray(Image.open(pair.label)), SPEC.palette)
+def label_picture(file: Path) -> Image.Image:
+    """A label map in the colours of its classes."""
+    return colorize_labels(np.asarray(Image.open(file)), SPEC.palette)
 
 
 def side_by_side(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:

@@ -17,12 +17,11 @@ COLOURS = 256
 
 def styles_picture() -> Image.Image:
     """Put the label map of a scene and its images side by side."""
-    with held_out(1) as (model, (pair,)):
-        label, ids = pair.label, pair.ids
+    with held_out(1) as (model, ((label, ids, _),)):
         instances = model.instances(label, ids)
         styles = [None, *(model.bank.sample(instances, 7, variant) for variant in range(VARIANTS))]
         images = [to_pil(model(label, ids, styles=style, seed=7)) for style in styles]
-        return side_by_side([[label_picture(pair), *images]])
+        return side_by_side([[label_picture(label), *images]])
 
 
 if __name__ == "__main__":
