@@ -68,6 +68,7 @@ class PairedDataset(Dataset[Sample]):
         n_labels: Number of classes; 0 for A-to-B pairs, which have an input and no label map.
         train: Change samples at random, and require photos; otherwise crops are centred.
         seed: Seed of the random changes.
+        trained: Whether the model is already trained, for messages.
 
     Attributes:
         input_channels: Channels of the A-to-B input, from its first file; 0 with label maps.
@@ -87,6 +88,7 @@ class PairedDataset(Dataset[Sample]):
         *,
         train: bool = False,
         seed: int = 0,
+        trained: bool = False,
     ) -> None:
         check_values(size, "size")
         if not pairs:
@@ -99,7 +101,7 @@ class PairedDataset(Dataset[Sample]):
             raise DataError(f"{pairs[0].stem} has no photo; training needs a photo for each sample of its phase")
         self.pairs, self.data, self.n_labels = tuple(pairs), data, n_labels
         self.size = size.training if train else size
-        self.train, self.seed = train, seed
+        self.train, self.seed, self.trained = train, seed, trained
         first = self.pairs[0]
         kinds = first.read_headers().kinds if n_labels == 0 or first.stored else {}
         self.input_channels = kinds["input"].channels if n_labels == 0 else 0
@@ -127,7 +129,7 @@ class PairedDataset(Dataset[Sample]):
         position, index = key if isinstance(key, tuple) else (key, key)
         pair = self.pairs[index]
         arrays = pair.read(pair.stored_size(self.size, self.data.photo_filter))
-        pair.check_labels(arrays.get("label"), self.n_labels, self.data.dontcare)
+        pair.check_labels(arrays.get("label"), self.n_labels, self.data.dontcare, trained=self.trained)
         if "input" in arrays and arrays["input"].shape[2] != self.input_channels:
             raise DataError(
                 f"{pair.input} has {count(arrays['input'].shape[2], 'channel')}, {self.pairs[0].input} has "

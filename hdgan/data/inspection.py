@@ -107,6 +107,7 @@ def quick_check(
     n_labels: int | None,
     *,
     full: int = 3,
+    trained: bool = False,
     progress: ProgressCallback = silent,
     world: World = ALONE,
 ) -> PhaseReport:
@@ -117,6 +118,7 @@ def quick_check(
         data: `dontcare` and `photo_filter` are used.
         n_labels: Number of classes; 0 for A-to-B; None accepts any label.
         full: Number of pairs that are decoded.
+        trained: As of `Pair.check_labels`.
         progress: Called with "<phase> (headers)", pairs done and pairs in all.
         world: As of `check_dataset`.
 
@@ -127,7 +129,7 @@ def quick_check(
     for index in sorted({round(i) for i in np.linspace(0, len(listing.pairs) - 1, max(1, full))}):
         pair = listing.pairs[index]
         with report.noting():
-            pair.check_labels(pair.read().get("label"), n_labels, data.dontcare)
+            pair.check_labels(pair.read().get("label"), n_labels, data.dontcare, trained=trained)
     faults = list(dict.fromkeys(report.faults))
     if faults:
         more = f"at least {len(faults) - 1} more: " if len(faults) > 1 else ""

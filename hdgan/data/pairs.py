@@ -145,13 +145,16 @@ class Pair:
         self.common_size({part: size_of(values) for part, values in arrays.items()})
         return arrays
 
-    def check_labels(self, label: np.ndarray | None, n_labels: int | None, dontcare: int | None) -> None:
+    def check_labels(
+        self, label: np.ndarray | None, n_labels: int | None, dontcare: int | None, *, trained: bool = False
+    ) -> None:
         """Refuse a label map with labels that are neither in [0, n_labels) nor `dontcare`.
 
         Args:
             label: [H, W] integer, or None for a sample without.
             n_labels: number of classes; None accepts anything.
             dontcare: label of pixels that belong to no class, or None.
+            trained: whether the model is already trained, so that no option changes its classes.
 
         Raises:
             DataError: another label occurs; the message names the file and the label.
@@ -162,7 +165,8 @@ class Pair:
         if dontcare is not None:
             outside &= label != dontcare
         if outside.any():
-            raise DataError(f"{self.label} contains {_fault(np.unique(label[outside]).tolist(), n_labels, dontcare)}")
+            wrong = np.unique(label[outside]).tolist()
+            raise DataError(f"{self.label} contains {_fault(wrong, n_labels, dontcare, trained)}")
 
     def stored_size(self, size: SizeConfig, photo_filter: Filter) -> Size | None:
         """The stored size from which samples of `size` are made; None where only one is stored.
@@ -242,9 +246,12 @@ def is_far_above(label: int, other: int) -> bool:
     return label > 2 * other + 16
 
 
-def _fault(wrong: Sequence[int], n_labels: int, dontcare: int | None) -> str:
+def _fault(wrong: Sequence[int], n_labels: int, dontcare: int | None, trained: bool) -> str:
     """The message about sorted labels that are neither a class nor `dontcare`, with the remedy."""
     shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+    if trained:
+        also = "" if dontcare is None else f" and {dontcare}, which belongs to no class"
+        return f"label {shown}, but the model has labels 0 to {n_labels - 1}{also}: map it to one of these"
     classes, none = option("model.n_labels"), option("data.dontcare")
     if wrong[-1] < n_labels:
         return f"label {shown}; labels start at 0: set {none} to the label that belongs to no class"

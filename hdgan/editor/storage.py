@@ -127,7 +127,7 @@ def read_document(
                 f"editor with --max-pixels {width * height}"
             )
     arrays = pair.read()
-    pair.check_labels(arrays["label"], config.n_labels, config.dontcare)
+    pair.check_labels(arrays["label"], config.n_labels, config.dontcare, trained=True)
     if instance is None and config.instances:
         raise ConfigError(f"the model was trained with instance maps: give one for {label}")
     document = Document.of(arrays["label"], arrays.get("ids"), divisor=config.instance_divisor)

@@ -126,9 +126,10 @@ def open_comparison(
     with world.local_main_first():
         data = with_scenes(data, n_labels, console)
     listing = held_out_pairs(data, n_labels, phase)
-    dataset = PairedDataset(listing.pairs, data, size or trained_size, n_labels)
+    dataset = PairedDataset(listing.pairs, data, size or trained_size, n_labels, trained=True)
     count = min(max_images or len(dataset), len(dataset))
-    report = quick_check(replace(listing, pairs=listing.pairs[:count]), data, n_labels, world=world)
+    evaluated = replace(listing, pairs=listing.pairs[:count])
+    report = quick_check(evaluated, data, n_labels, trained=True, world=world)
     report.require_size(dataset.size)
     require_compatible(runs, pipelines, dataset, styles)
     warnings = (*runs_that_saw(named, data, listing.phase), *notes)

@@ -110,8 +110,7 @@ def open_trained_model(
         run: run folder, checkpoint folder or .safetensors file.
         checkpoint: which one of a run: latest, best, or a step.
         root: dataset, if it is not the one in the checkpoint.
-        width: of the images in pixels; None uses the size of
-            training.
+        width: of the images in pixels; None uses the size of training.
         device: auto, cpu, cuda or cuda:N.
         ema: use the averaged weights.
         console: for warnings.
@@ -209,7 +208,7 @@ def _encoded(trained: TrainedModel, start: int, world: World) -> Iterator[Featur
     own = world.share(dataset.pairs[start:])
     if not own:
         return
-    images = PairedDataset(own, dataset.data, dataset.size, dataset.n_labels)
+    images = PairedDataset(own, dataset.data, dataset.size, dataset.n_labels, trained=True)
     for sample in make_loader(images, stop=len(own), shuffle=False, workers=config.data.workers):
         inputs = Batch.from_loader(sample, device, network_format(device))
         index = inputs.instances()

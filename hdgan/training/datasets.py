@@ -88,7 +88,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1, *, trai
     validation = _validation_pairs(config, data, training, console)
     with showing_progress(console) as progress:
         reports = {
-            listing: quick_check(listing, data, n_labels, progress=progress)
+            listing: quick_check(listing, data, n_labels, trained=trained, progress=progress)
             for listing in dict.fromkeys((training, validation))
         }
     for report in reports.values():

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
@@ -129,6 +131,11 @@ def test_bad_input_ends_in_one_line(
     save_model(tmp_path / "nine.safetensors", Pix2PixHD(nine))
     line = refused(capsys, tmp_path / "nine.safetensors", "--root", root, "--phase", "train", "--scorer", scorer)
     assert "scorer.safetensors has 4 classes, but the label maps have 9" in line
+    for name in ("s0", "s1"):
+        (file,) = (root / "train_label").glob(f"{name}*")
+        Image.fromarray(np.full((16, 32), 7, np.uint8)).save(file)
+    line = refused(capsys, run, "--root", root, "--phase", "train", "--out", tmp_path)
+    assert "contains label 7, but the model has labels 0 to 3: map it to one of these" in line
     assert "--width is 0: give a whole number from 1" in refused(capsys, run, "--width", "0", "--out", tmp_path)
     assert "--pictures is -1: give a whole number from 0" in refused(capsys, run, "--pictures", "-1", "--out", tmp_path)
 
