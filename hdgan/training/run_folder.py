@@ -37,7 +37,7 @@ from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.families import ModelConfig
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.registry import AnyTrainConfig, family_of
-from hdgan.files import create_empty, same_path
+from hdgan.files import create_empty, require_no_file, same_path
 from hdgan.files.json import read_json, write_json
 from hdgan.files.remote import located
 from hdgan.sharding.world import World
@@ -70,8 +70,9 @@ def claim_folder(config: TrainConfig, resume: bool) -> None:
     """Make sure that a new run does not overwrite another.
 
     Raises:
-        ConfigError: the folder contains a run and this is not a resume.
+        ConfigError: the folder contains a run and this is not a resume, or there is something that is no folder.
     """
+    require_no_file(config.out)
     steps = list_steps(config.out)
     if steps and not resume:
         raise ConfigError(

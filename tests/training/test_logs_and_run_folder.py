@@ -195,6 +195,13 @@ def test_a_folder_with_a_run_is_not_used_again(make_config: MakeConfig, tmp_path
         claim_folder(config, resume=False)
 
 
+@pytest.mark.parametrize("target", ["out", "nowhere"])
+def test_a_link_that_leads_to_no_folder_is_refused(make_config: MakeConfig, tmp_path: Path, target: str) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / target)
+    with pytest.raises(ConfigError, match=r"out \S+/out exists and is not a folder: choose another"):
+        claim_folder(make_config(tmp_path / "out"), resume=False)
+
+
 HOLDER = """
 import sys, time
 from pathlib import Path
