@@ -77,6 +77,8 @@ def reproduce(
 def report(docs: Path = Path("docs"), /) -> int:
     """Write evidence.md again from the rows next to it.
 
+    What you have written about the rows of a size, as Markdown in evidence/SIZE.txt, is shown below its findings.
+
     Args:
         docs: folder of the page, with the rows in evidence/*.csv.
     """

@@ -1,6 +1,6 @@
-"""evidence.md, made from the raw rows alone: tables, and which orders the seeds support, reverse or leave undecided.
+"""evidence.md, made from the raw rows: tables, and which orders the seeds support, reverse or leave undecided.
 
-The same rows always give the same page.
+The same rows always give the same page. Remarks, which somebody has written beside them, are shown as they are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from statistics import mean, stdev
 
 from hdgan.errors import DataError
 from hdgan.files import write_text
+from hdgan.files.json import read_text
 from hdgan.reproduce.chart import Scores, write_chart
 from hdgan.reproduce.conditions import COLUMNS, Measured, conditions
 from hdgan.reproduce.plan import ROWS, TABLES, Table
@@ -20,7 +21,8 @@ from hdgan.wording import markdown_table
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
-"""Folder next to the page: for each scale a CSV file, a JSON file of what was requested, an image, and a chart."""
+"""Folder next to the page: for each scale a CSV file, a JSON file of what was requested, an image, a chart, and
+remarks."""
 CHARTED = ("miou", "scorer_fid", "spectrum", "pattern")
 """The metrics of the chart, as far as there are any."""
 HARDLY = 0.05
@@ -29,7 +31,7 @@ HARDLY = 0.05
 _INTRODUCTION = """\
 pix2pixHD's comparisons and ablations (Wang et al., CVPR 2018, [arXiv 1711.11585](https://arxiv.org/abs/1711.11585)) at
 a small scale, on the built-in street scenes. `hdgan reproduce` trains and scores all runs; `hdgan reproduce report`
-writes this page from the rows in `evidence/` and nothing else.
+writes this page from what is in `evidence/` and nothing else: the rows, and remarks where there are some.
 
 How to read it:
 
@@ -58,7 +60,8 @@ def write_evidence(docs: Path) -> Path:
     """Write docs/evidence.md, and a chart for each scale, from docs/evidence/*.csv.
 
     Raises:
-        DataError: there are no rows, or they are damaged or of another version. The page is then unchanged.
+        DataError: there are no rows, or they are damaged or of another version, or remarks cannot be read. The page is
+            then unchanged.
         HdganError: the page or a chart cannot be written.
     """
     files = sorted((docs / EVIDENCE).glob("*.csv"))
@@ -105,6 +108,8 @@ def page_text(scales: Sequence[Measured], docs: Path) -> str:
     for measured in scales:
         results, first = measured.results, measured.results[0]
         parts += [f"## {first.scale}: {first.width}x{first.height}", conditions(measured), _summary(results)]
+        if remarks := _remarks(docs / EVIDENCE / f"{first.scale}.txt"):
+            parts.append(remarks)
         if (docs / EVIDENCE / f"{first.scale}.png").is_file():
             which = " of the last call that trained any" if measured.requested.taken else ""
             caption = f"The first held-out scenes, and what the runs with seed 0{which} make of their label maps"
@@ -115,6 +120,11 @@ def page_text(scales: Sequence[Measured], docs: Path) -> str:
             parts += _section(table, results)
         parts.append(_recognition(results))
     return "\n\n".join(parts) + "\n"
+
+
+def _remarks(file: Path) -> str:
+    """What somebody has written about the rows of a scale, in Markdown; empty if there is no such file."""
+    return read_text(file, 1, "a file of remarks", DataError).strip() if file.exists() else ""
 
 
 def _figure(file: str, caption: str) -> str:

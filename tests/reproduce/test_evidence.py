@@ -133,15 +133,25 @@ def test_what_is_missing_is_said_first(docs: Path, made: MadeResults, requested:
     assert lines[2] == f"**Incomplete: 4 of 9 runs of tiny; missing: {missing}.**"
 
 
-def test_the_page_is_made_of_the_rows_alone_and_the_same_each_time(
-    docs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page_is_made_of_the_rows_and_the_same_each_time(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (docs / "evidence" / "tiny.png").touch()
     first = write_evidence(docs).read_bytes()
     assert b"](evidence/tiny.png)" in first
     assert main(["reproduce", "report", str(docs)]) == 0
     assert capsys.readouterr().out.strip() == str((docs / "evidence.md").resolve())
     assert (docs / "evidence.md").read_bytes() == first
+
+
+def test_remarks_follow_the_findings(docs: Path) -> None:
+    without = write_evidence(docs).read_text()
+    (docs / "evidence" / "tiny.txt").write_text("**Why?** Because.\n")
+    page = write_evidence(docs).read_text()
+    assert page.replace("**Why?** Because.\n\n", "") == without
+    assert page.index("\n## tiny") < page.index("**Why?**") < page.index("\n### ")
+    (docs / "evidence" / "tiny.txt").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"tiny\.txt is not UTF-8 at byte 0: save it as UTF-8"):
+        write_evidence(docs)
+    assert (docs / "evidence.md").read_text() == page
 
 
 def test_a_chart_shows_the_scores_that_there_are(docs: Path) -> None:
