@@ -30,7 +30,7 @@ from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, ROWS, SCORER, Options, tr
 from hdgan.reproduce.record import Machine, digest, load_record
 from hdgan.reproduce.results import Result, load_results
 from hdgan.reproduce.scales import Scale
-from hdgan.scenes import ensure_scenes
+from hdgan.scenes import scenes_folder
 from hdgan.training.logs import read_metrics
 from hdgan.training.run_folder import CONFIG_FILE
 
@@ -217,7 +217,7 @@ class Job:
         scale = self.folder.scale
         options = {
             "scorer": self.folder.network(self.name),
-            "root": ensure_scenes(scale.scenes),
+            "root": scenes_folder(scale.scenes),
             "width": scale.width,
             "height": scale.height,
             "scorer_training.steps": scale.network_steps,

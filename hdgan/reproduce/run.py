@@ -6,9 +6,10 @@ Finished runs are kept, and runs that were begun go on.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -26,12 +27,12 @@ from hdgan.reproduce.evidence import EVIDENCE
 from hdgan.reproduce.jobs import Folder, Job
 from hdgan.reproduce.kept import KeptRows, find_kept
 from hdgan.reproduce.perceptual import choose_network
-from hdgan.reproduce.plan import NETWORKS, ROWS, SCORER, require_rows
+from hdgan.reproduce.plan import NETWORKS, ROWS, SCORER, require_rows, typed
 from hdgan.reproduce.processes import Stopped, call
 from hdgan.reproduce.publish import collect, publish
 from hdgan.reproduce.record import Machine, sitting
 from hdgan.reproduce.scales import Scale
-from hdgan.scenes import SPEC, with_scenes
+from hdgan.scenes import SPEC, scenes_folder, with_scenes
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.run_folder import locked
 
@@ -50,7 +51,9 @@ class Reproduction:
     """Runs that are scored."""
     total: int
     page: Path | None
-    """The evidence; None while no run is scored."""
+    """The evidence; None while no run is scored, and of a dry run."""
+    commands: tuple[str, ...] = ()
+    """What a dry run would do."""
 
     @property
     def finished(self) -> bool:
@@ -69,6 +72,7 @@ def reproduce(
     network_weights: Path | None = None,
     rows: Sequence[str] = tuple(ROWS),
     again: bool = False,
+    dry_run: bool = False,
     console: Console | None = None,
 ) -> Reproduction:
     """Train and score all rows of the tables for every seed, and write the evidence.
@@ -89,6 +93,7 @@ def reproduce(
         network_weights: file of the weights of vgg19 or timm's network; None takes the cache, or downloads them.
         rows: names in ROWS.
         again: train also runs that `docs` has rows of.
+        dry_run: do nothing, and return the commands of the work that is left.
         console: where progress is printed.
 
     Raises:
@@ -119,6 +124,9 @@ def reproduce(
     kept.require_none_lost(asked)
     print_lines(console, *kept.notes)
     kept = kept.without(asked) if again else kept
+    if dry_run:
+        left = [job for job in (*networks, *_to_train(runs, kept, console)) if not job.is_done()]
+        return Reproduction(_count_done(runs, kept), len(runs), None, _typed_commands(left, scale, machine, device))
     with locked(out):
         folder.claim()
         kept.adopt_networks(folder, trained)
@@ -128,11 +136,24 @@ def reproduce(
             failed = scheduler.work("networks", networks)
             if not failed and not stop.requested:
                 failed = scheduler.work("runs", _to_train(runs, kept, console))
-        done = sum(run.is_done() or (run.name, run.seed) in kept.results for run in runs)
+        done = _count_done(runs, kept)
         page = publish(folder, networks, runs, docs if docs and done == len(runs) else out, kept)
     if failed:
         raise TrainingError("; ".join(failed))
     return Reproduction(done, len(runs), page)
+
+
+def _typed_commands(jobs: Sequence[Job], scale: Scale, machine: Machine, device: str) -> tuple[str, ...]:
+    """What these jobs would do, as it can be typed; the scenes that they need are rendered first."""
+    commands = [command for job in jobs for command in job.commands(machine, device)]
+    root = scenes_folder(scale.scenes)
+    if commands and not root.is_dir():
+        commands.insert(0, ["data", "scenes", str(root), *typed(asdict(scale.scenes))])
+    return tuple(shlex.join(["hdgan", *command]) for command in commands)
+
+
+def _count_done(runs: Sequence[Job], kept: KeptRows) -> int:
+    return sum(run.is_done() or (run.name, run.seed) in kept.results for run in runs)
 
 
 def _to_train(runs: Sequence[Job], kept: KeptRows, console: Console) -> list[Job]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -101,6 +102,23 @@ def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(fo
     assert (out / "evidence.md").read_bytes() == page
     assert run(folder, "crn").total == 1
     assert "Runs: 1, models: 1, seeds: 0." in (out / "evidence.md").read_text()
+
+
+def test_the_commands_of_a_dry_run_do_the_work(scale: Scale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HDGAN_CACHE", str(tmp_path / "cache"))
+    folder = Folder(tmp_path / "out", scale)
+
+    def planned() -> Reproduction:
+        return reproduce(scale, folder.root, seeds=1, jobs=2, device="cpu", rows=["crn"], dry_run=True, console=QUIET)
+
+    first = planned()
+    assert (first.done, first.total, first.page) == (0, 1, None)
+    assert [command.split()[1] for command in first.commands] == ["data", "evaluate", "evaluate", "train", "evaluate"]
+    assert not folder.root.exists()
+    for command in first.commands:
+        assert main(shlex.split(command)[1:]) == 0
+    assert Job(folder, "crn", 0).is_trained()
+    assert planned().commands == first.commands[-1:]  # `reproduce` itself collects the scores
 
 
 def test_rows_do_not_get_lost(scale: Scale, tmp_path: Path, docs: Path) -> None:
