@@ -291,8 +291,9 @@ def test_a_checkpoint_of_another_architecture(refused: Refused, run: Path, tmp_p
 def test_a_folder_below_a_file(refused: Refused, make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     line = refused(make_config(tmp_path / "file" / "run"))
-    assert re.search(r"cannot write \S+file/run: Not a directory; .*--out", line)
-    assert re.search(r"cannot write \S+file: (File exists|Not a directory)", refused(make_config(tmp_path / "file")))
+    assert re.search(r"--out \S+file/run lies in \S+file, which is not a folder: choose another", line)
+    line = refused(make_config(tmp_path / "file"))
+    assert re.search(r"--out \S+file exists and is not a folder: choose another", line)
 
 
 def test_a_folder_without_permission(

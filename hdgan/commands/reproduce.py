@@ -61,17 +61,18 @@ def reproduce(
             first, which differs from the scorer only in its seed. This favours models with such a loss. All runs in a
             folder use the same network.
         network_weights: file of the weights of vgg19 or timm's network; by default they are downloaded.
-        dry_run: print the commands of the work that is left, and do nothing. With other options they train variants of
-            a row.
+        dry_run: print the commands of the work that is left, and do nothing except for loading --network. To train a
+            variant of a row, add options to its command, and another --out. Run hdgan reproduce afterwards to collect
+            the scores of the rows themselves.
     """
     out = out or Path("runs") / f"reproduce-{size}"
     with typed_as(_TYPED):
         ended = run_all(
             SCALES[size], out, seeds=seeds, jobs=jobs, device=device, docs=docs, network=network,
-            network_weights=network_weights, rows=rows, again=again, dry_run=dry_run, console=Console(),
+            network_weights=network_weights, rows=rows, again=again, dry_run=dry_run, console=Console(stderr=dry_run),
         )  # fmt: skip
     if dry_run:
-        print("\n".join(ended.commands) or "nothing is left to do")
+        print(*ended.commands, sep="\n", end="\n" if ended.commands else "")
         return 0
     if ended.page is not None:
         print(ended.page.resolve())

@@ -67,10 +67,14 @@ class Folder:
             ConfigError: it holds runs of another scale, or with another network.
             CheckpointError: the file of the scale or the network is damaged.
         """
-        self._require_scale()
-        self._require_network()
+        self.require_claimable()
         write_json(self.root / "scale.json", self.scale)
         write_json(self.root / "network.json", _Chosen(self.loss_network.name, self.loss_network.digest))
+
+    def require_claimable(self) -> None:
+        """Raise what `claim` raises, and write nothing."""
+        self._require_scale()
+        self._require_network()
 
     def _require_scale(self) -> None:
         file, scale = self.root / "scale.json", to_plain(self.scale)
@@ -161,6 +165,11 @@ class Job:
         """Digest of the network that the run's perceptual loss uses; empty without that loss."""
         return self.folder.perceptual if self.compares_features else ""
 
+    def _planned_perceptual(self) -> str:
+        """`perceptual`, or words for a network that has yet to be trained."""
+        is_there = not self.compares_features or not self.folder.loss_network.is_twin
+        return self.perceptual if is_there or self.folder.network(PERCEPTUAL).is_file() else "one that is trained first"
+
     def results(self) -> list[Result]:
         """The scores of real photos and of the run; nothing without scores by this scorer and version of hdgan."""
         return load_results(self.result, self.folder.digest(SCORER)) if self.folder.network(SCORER).is_file() else []
@@ -186,10 +195,10 @@ class Job:
         """
         remedy = f"delete that folder to train the run again, or choose another {option('out')}"
         record = load_record(self.record)
-        if record and record.perceptual != self.perceptual:
+        if record and (perceptual := self._planned_perceptual()) != record.perceptual:
             raise ConfigError(
-                f"{self.run} was trained with the perceptual network {record.perceptual}, not with "
-                f"{self.perceptual}: {remedy}"
+                f"{self.run} was trained with the perceptual network {record.perceptual}, not with {perceptual}: "
+                f"{remedy}"
             )
         if self.is_done() or not list_steps(self.run):
             return

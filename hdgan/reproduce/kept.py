@@ -66,16 +66,20 @@ class KeptRows:
                 f"choose another {option('docs')}, or more {option('seeds')} and {option('rows')}{why}"
             )
 
+    def networks_for(self, folder: Folder, names: Iterable[str]) -> dict[str, tuple[Path, Path]]:
+        """The networks beside the rows that a folder of runs lacks, by name: their files, and where they belong."""
+        if self.real is None:
+            return {}
+        places = {name: (network_beside(self.file, name), folder.network(name)) for name in names}
+        return {name: place for name, place in places.items() if place[0].exists() and not place[1].exists()}
+
     def adopt_networks(self, folder: Folder, names: Iterable[str]) -> None:
         """Copy the networks beside the rows into a folder of runs that has none yet.
 
         Raises:
             CheckpointError: a file is damaged.
         """
-        for name in names:
-            source, target = network_beside(self.file, name), folder.network(name)
-            if self.real is None or target.exists() or not source.exists():
-                continue
+        for name, (source, target) in self.networks_for(folder, names).items():
             load_segmenter(source)
             copy_network(source, target)
             if record := self.records.get(name):

@@ -93,7 +93,8 @@ def reproduce(
         network_weights: file of the weights of vgg19 or timm's network; None takes the cache, or downloads them.
         rows: names in ROWS.
         again: train also runs that `docs` has rows of.
-        dry_run: do nothing, and return the commands of the work that is left.
+        dry_run: only load the network of the perceptual loss, and return the commands of the work that is left. A later
+            call collects the scores of what they trained.
         console: where progress is printed.
 
     Raises:
@@ -125,8 +126,9 @@ def reproduce(
     print_lines(console, *kept.notes)
     kept = kept.without(asked) if again else kept
     if dry_run:
-        left = [job for job in (*networks, *_to_train(runs, kept, console)) if not job.is_done()]
-        return Reproduction(_count_done(runs, kept), len(runs), None, _typed_commands(left, scale, machine, device))
+        folder.require_claimable()
+        commands = _typed_commands(folder, networks, _to_train(runs, kept, console), kept, machine, device)
+        return Reproduction(_count_done(runs, kept), len(runs), None, commands)
     with locked(out):
         folder.claim()
         kept.adopt_networks(folder, trained)
@@ -143,13 +145,21 @@ def reproduce(
     return Reproduction(done, len(runs), page)
 
 
-def _typed_commands(jobs: Sequence[Job], scale: Scale, machine: Machine, device: str) -> tuple[str, ...]:
-    """What these jobs would do, as it can be typed; the scenes that they need are rendered first."""
-    commands = [command for job in jobs for command in job.commands(machine, device)]
-    root = scenes_folder(scale.scenes)
-    if commands and not root.is_dir():
-        commands.insert(0, ["data", "scenes", str(root), *typed(asdict(scale.scenes))])
-    return tuple(shlex.join(["hdgan", *command]) for command in commands)
+def _typed_commands(
+    folder: Folder, networks: Sequence[Job], runs: Sequence[Job], kept: KeptRows, machine: Machine, device: str
+) -> tuple[str, ...]:
+    """The work that is left, as it can be typed, with the scenes and the copies of networks that it needs."""
+    beside = kept.networks_for(folder, [network.name for network in networks])
+    left = [job for job in (*networks, *runs) if job.name not in beside and not job.is_done()]
+    if not left:
+        return ()
+    lines = []
+    if not (root := scenes_folder(folder.scale.scenes)).is_dir():
+        lines.append(["hdgan", "data", "scenes", str(root), *typed(asdict(folder.scale.scenes))])
+    for source, target in beside.values():
+        lines += [["mkdir", "-p", str(target.parent)], ["cp", str(source), str(target)]]
+    lines += [["hdgan", *command] for job in left for command in job.commands(machine, device)]
+    return tuple(map(shlex.join, lines))
 
 
 def _count_done(runs: Sequence[Job], kept: KeptRows) -> int:

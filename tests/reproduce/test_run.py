@@ -29,10 +29,10 @@ from hdgan.reproduce.kept import KeptRows
 from hdgan.reproduce.perceptual import choose_network
 from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, SCORER
 from hdgan.reproduce.publish import publish
-from hdgan.reproduce.record import Machine, load_record
+from hdgan.reproduce.record import Machine, Record, load_record
 from hdgan.reproduce.results import REAL, Result, load_requested, read_results
 from hdgan.reproduce.run import Reproduction, reproduce
-from hdgan.reproduce.scales import Scale
+from hdgan.reproduce.scales import SCALES, Scale
 from hdgan.training import load_config
 from hdgan.training.run_folder import locked
 from tests.reproduce.calls import QUIET, contents, network, run
@@ -119,6 +119,38 @@ def test_the_commands_of_a_dry_run_do_the_work(scale: Scale, tmp_path: Path, mon
         assert main(shlex.split(command)[1:]) == 0
     assert Job(folder, "crn", 0).is_trained()
     assert planned().commands == first.commands[-1:]  # `reproduce` itself collects the scores
+
+
+def test_a_dry_run_takes_the_networks_beside_the_rows(folder: Folder, tmp_path: Path, inline: None) -> None:
+    docs, out = tmp_path / "docs", tmp_path / "other"
+    assert run(folder, "crn", docs=docs).finished
+    planned = reproduce(
+        folder.scale, out, seeds=2, jobs=2, device="cpu", docs=docs, rows=["crn"], dry_run=True, console=QUIET
+    )
+    copies = [
+        command
+        for name in NETWORKS
+        for command in (
+            f"mkdir -p {out}/networks",
+            f"cp {docs}/evidence/tiny.{name}.safetensors {out}/networks/{name}.safetensors",
+        )
+    ]
+    assert planned.commands[:-2] == tuple(copies)
+    assert [command.split()[:2] for command in planned.commands[-2:]] == [["hdgan", "train"], ["hdgan", "evaluate"]]
+    assert not out.exists()
+
+
+def test_a_dry_run_refuses_what_the_call_refuses(folder: Folder) -> None:
+    def planned(scale: Scale) -> Reproduction:
+        return reproduce(scale, folder.root, seeds=1, device="cpu", rows=["crn"], dry_run=True, console=QUIET)
+
+    with pytest.raises(ConfigError, match=r"contains runs of size tiny, not of size small: choose another out"):
+        planned(SCALES["small"])
+    times = ("2026-11-23T03:09:57+00:00", "2026-11-23T03:10:57+00:00", 60.0, 60.0)
+    write_json(Job(folder, "crn", 0).record, Record(*times, MACHINE, perceptual="0123456789ab"))
+    folder.network(PERCEPTUAL).unlink()
+    with pytest.raises(ConfigError, match=r"network 0123456789ab, not with one that is trained first: delete that"):
+        planned(folder.scale)
 
 
 def test_rows_do_not_get_lost(scale: Scale, tmp_path: Path, docs: Path) -> None:
