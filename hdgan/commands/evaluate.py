@@ -159,8 +159,12 @@ def _train_scorer(
     options: EvaluateOptions, data: DataConfig, n_labels: int, size: SizeConfig, console: Console, world: World
 ) -> None:
     """Train the scorer in one process, while the others wait for its file."""
-    file, training = options.scorer_file, options.scorer_training
-    world.from_main(lambda: train_scorer(data, n_labels, size, file, training, device=options.device, console=console))
+    file, training, device = options.scorer_file, options.scorer_training, options.device
+    world.from_main(
+        lambda: train_scorer(
+            data, n_labels, size, file, training, device=device, for_run=bool(options.runs), console=console
+        )
+    )
 
 
 def _print(rows: list[RunScores]) -> None:

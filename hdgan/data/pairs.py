@@ -246,12 +246,19 @@ def is_far_above(label: int, other: int) -> bool:
     return label > 2 * other + 16
 
 
+def not_of_model(wrong: Sequence[int], n_labels: int, dontcare: int | None) -> str:
+    """The message about sorted labels that are neither a class of a trained model nor its `dontcare`."""
+    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+    also = "" if dontcare is None else f" and {dontcare}, which belongs to no class"
+    these = "it" if len(wrong) == 1 else "them"
+    return f"label {shown}, but the model has labels 0 to {n_labels - 1}{also}: map {these} to one of these"
+
+
 def _fault(wrong: Sequence[int], n_labels: int, dontcare: int | None, trained: bool) -> str:
     """The message about sorted labels that are neither a class nor `dontcare`, with the remedy."""
     shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
     if trained:
-        also = "" if dontcare is None else f" and {dontcare}, which belongs to no class"
-        return f"label {shown}, but the model has labels 0 to {n_labels - 1}{also}: map it to one of these"
+        return not_of_model(wrong, n_labels, dontcare)
     classes, none = option("model.n_labels"), option("data.dontcare")
     if wrong[-1] < n_labels:
         return f"label {shown}; labels start at 0: set {none} to the label that belongs to no class"

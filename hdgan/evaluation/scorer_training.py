@@ -59,6 +59,7 @@ def train_scorer(
     training: ScorerTraining = ScorerTraining(),
     *,
     device: str = "auto",
+    for_run: bool = False,
     console: Console | None = None,
 ) -> Path:
     """Train the built-in scorer on the photos and label maps of the training phase, and write it.
@@ -74,6 +75,7 @@ def train_scorer(
         out: file to write, *.safetensors.
         training: steps, batches and width of the network.
         device: auto, cpu, cuda or cuda:N.
+        for_run: whether the classes are those of a trained model, for messages.
         console: for progress.
 
     Returns:
@@ -97,7 +99,7 @@ def train_scorer(
         torch.manual_seed(training.seed)
         network = Segmenter(SegmenterConfig(n_labels, training.width))
     network.to(chosen, memory_format=network_format(chosen))  # type: ignore[call-overload]
-    dataset = PairedDataset(listing.pairs, data, size, n_labels, train=True, seed=training.seed)
+    dataset = PairedDataset(listing.pairs, data, size, n_labels, train=True, seed=training.seed, trained=for_run)
     if obstacle := rgb_obstacle(dataset.photo_kind.channels, "the photos"):
         raise ConfigError(f"a scorer {obstacle}: leave {option('train_scorer')} out")
     loss = _optimise(network, dataset, training, chosen, console)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hdgan.data import read_input, read_map, read_photo, read_stored_photo, to_unit_range
 from hdgan.data.opening import named
+from hdgan.data.pairs import not_of_model
 from hdgan.errors import ConfigError, DataError
 from hdgan.families import ModelConfig
 from hdgan.files.remote import located
@@ -234,10 +235,7 @@ def require_labels(label: Tensor, name: str, config: ModelConfig) -> None:
         wrong &= label.long() != config.dontcare
     if bool(wrong.any()):
         values = sorted({int(value) for value in label[wrong].unique()})
-        raise DataError(
-            f"{name} contains label {', '.join(map(str, values[:5]))}, but the model has labels 0 to "
-            f"{config.n_labels - 1}: map it to one of these"
-        )
+        raise DataError(f"{name} contains {not_of_model(values, config.n_labels, config.dontcare)}")
 
 
 def _check_size(maps: Maps, name: str, other: Tensor) -> None:

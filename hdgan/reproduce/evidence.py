@@ -5,7 +5,7 @@ The same rows always give the same page. Remarks, which somebody has written bes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -68,10 +68,11 @@ def write_evidence(docs: Path) -> Path:
     if not files:
         raise DataError(f"{docs / EVIDENCE} contains no rows (*.csv): run `hdgan reproduce --docs {docs}` first")
     scales = [_measured(file) for file in files]
+    remarks = {file.stem: _remarks(file.with_suffix(".txt")) for file in files}
     for file, measured in zip(files, scales, strict=True):
         _draw(file.with_suffix(".svg"), measured.results)
     page = docs / PAGE
-    write_text(page, page_text(scales, docs))
+    write_text(page, page_text(scales, docs, remarks))
     return page
 
 
@@ -100,16 +101,16 @@ def _measured(file: Path) -> Measured:
     return measured
 
 
-def page_text(scales: Sequence[Measured], docs: Path) -> str:
-    """The text of the page; it shows the images next to the rows."""
+def page_text(scales: Sequence[Measured], docs: Path, remarks: Mapping[str, str] | None = None) -> str:
+    """The text of the page, with remarks by scale; it shows the images next to the rows."""
     pairs = sum(len(table.tested) * (len(table.tested) - 1) // 2 for table in TABLES)
     parts = ["# Evidence", *filter(None, map(_incomplete, scales)), *filter(None, map(_not_requested, scales))]
     parts.append(_INTRODUCTION.format(significant=SIGNIFICANT, pairs=pairs))
     for measured in scales:
         results, first = measured.results, measured.results[0]
         parts += [f"## {first.scale}: {first.width}x{first.height}", conditions(measured), _summary(results)]
-        if remarks := _remarks(docs / EVIDENCE / f"{first.scale}.txt"):
-            parts.append(remarks)
+        if remark := (remarks or {}).get(first.scale):
+            parts.append(remark)
         if (docs / EVIDENCE / f"{first.scale}.png").is_file():
             which = " of the last call that trained any" if measured.requested.taken else ""
             caption = f"The first held-out scenes, and what the runs with seed 0{which} make of their label maps"

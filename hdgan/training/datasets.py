@@ -45,6 +45,8 @@ class RunData:
     """Channels and type of the photos."""
     classes: DatasetSpec | None = None
     """Names and colours of the classes, where they are known."""
+    trained: bool = False
+    """Whether the model's classes do not change any more, for messages."""
 
     @property
     def palette(self) -> np.ndarray | None:
@@ -53,15 +55,17 @@ class RunData:
 
     def training(self, size: SizeConfig, seed: int) -> PairedDataset:
         """Training pairs at a stage's size, cropped and mirrored at random."""
-        return PairedDataset(self.train_pairs, self.config, size, self.n_labels, train=True, seed=seed)
+        return PairedDataset(
+            self.train_pairs, self.config, size, self.n_labels, train=True, seed=seed, trained=self.trained
+        )
 
     def validation(self, size: SizeConfig) -> PairedDataset:
         """Validation pairs at a stage's size."""
-        return PairedDataset(self.val_pairs, self.config, size, self.n_labels)
+        return PairedDataset(self.val_pairs, self.config, size, self.n_labels, trained=self.trained)
 
     def reference(self, size: SizeConfig) -> PairedDataset:
         """Training pairs as they are, for statistics over them."""
-        return PairedDataset(self.train_pairs, self.config, size, self.n_labels)
+        return PairedDataset(self.train_pairs, self.config, size, self.n_labels, trained=self.trained)
 
 
 def open_data(config: TrainConfig, console: Console, processes: int = 1, *, trained: bool = False) -> RunData:
@@ -71,7 +75,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1, *, trai
         config: of the run.
         console: where warnings go.
         processes: number of processes that share each batch.
-        trained: whether the run has ended, so that its options do not change any more.
+        trained: whether the run has begun or ended, so that the model's options do not change any more.
 
     Raises:
         ConfigError: the model does not suit the data.
@@ -108,6 +112,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1, *, trai
         tuple(reports[training].sizes),
         reports[training].photo_kind,
         classes,
+        trained,
     )
 
 

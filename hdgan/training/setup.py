@@ -102,7 +102,7 @@ def prepare(
     claim_folder(config, resume)
     check_processes(config, world)
     with world.local_main_first():
-        data = open_data(config, console, world.size)
+        data = open_data(config, console, world.size, trained=resume)
     require_same_pairs(world.rendezvous, data.train_pairs, "training image")
     data = _with_kept_classes(config, data, resume, console)
     config = resolved(config, data)
