@@ -250,8 +250,8 @@ def not_of_model(wrong: Sequence[int], n_labels: int, dontcare: int | None) -> s
     """The message about sorted labels that are neither a class of a trained model nor its `dontcare`."""
     shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
     also = "" if dontcare is None else f" and {dontcare}, which belongs to no class"
-    these = "it" if len(wrong) == 1 else "them"
-    return f"label {shown}, but the model has labels 0 to {n_labels - 1}{also}: map {these} to one of these"
+    remedy = "map it to one of these" if len(wrong) == 1 else "map them to these"
+    return f"label {shown}, but the model has labels 0 to {n_labels - 1}{also}: {remedy}"
 
 
 def _fault(wrong: Sequence[int], n_labels: int, dontcare: int | None, trained: bool) -> str:
