@@ -37,11 +37,9 @@ def held_out(number: int) -> Iterator[tuple[hdgan.Pipeline, list[SceneFiles]]]:
         folder = Path(name)
         scenes = choose_scenes(Path("demo"), model, number, folder, ())
         write_held_out(scenes, folder)
-        stems = [f"{pair.stem}.png" for pair in held_out_pairs(scenes, folder)]
-        yield (
-            model,
-            [SceneFiles(*(folder / f"test_{part}" / stem for part in ("label", "inst", "img"))) for stem in stems],
-        )
+        folders = [folder / f"test_{part}" for part in ("label", "inst", "img")]
+        stems = [pair.stem for pair in held_out_pairs(scenes, folder)]
+        yield model, [SceneFiles(*(part / f"{stem}.png" for part in folders)) for stem in stems]
 
 
 def label_picture(file: Path) -> Image.Image:

@@ -246,19 +246,22 @@ def is_far_above(label: int, other: int) -> bool:
     return label > 2 * other + 16
 
 
+def _listed(labels: Sequence[int]) -> str:
+    return ", ".join(map(str, labels[:5])) + (", ..." if len(labels) > 5 else "")
+
+
 def not_of_model(wrong: Sequence[int], n_labels: int, dontcare: int | None) -> str:
     """The message about sorted labels that are neither a class of a trained model nor its `dontcare`."""
-    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
     also = "" if dontcare is None else f" and {dontcare}, which belongs to no class"
     remedy = "map it to one of these" if len(wrong) == 1 else "map them to these"
-    return f"label {shown}, but the model has labels 0 to {n_labels - 1}{also}: {remedy}"
+    return f"label {_listed(wrong)}, but the model has labels 0 to {n_labels - 1}{also}: {remedy}"
 
 
 def _fault(wrong: Sequence[int], n_labels: int, dontcare: int | None, trained: bool) -> str:
     """The message about sorted labels that are neither a class nor `dontcare`, with the remedy."""
-    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
     if trained:
         return not_of_model(wrong, n_labels, dontcare)
+    shown = _listed(wrong)
     classes, none = option("model.n_labels"), option("data.dontcare")
     if wrong[-1] < n_labels:
         return f"label {shown}; labels start at 0: set {none} to the label that belongs to no class"
