@@ -16,13 +16,14 @@ from hdgan.reproduce.chart import Scores, write_chart
 from hdgan.reproduce.conditions import COLUMNS, Measured, conditions
 from hdgan.reproduce.plan import ROWS, TABLES, Table
 from hdgan.reproduce.results import REAL, Result, load_requested, read_results, remedy
+from hdgan.reproduce.strips import find_strips
 from hdgan.reproduce.verdicts import SIGNIFICANT, values, verdict_of
 from hdgan.wording import markdown_table
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
-"""Folder next to the page: for each scale a CSV file, a JSON file of what was requested, an image, a chart, and
-remarks."""
+"""Folder next to the page: for each scale a CSV file, a JSON file of what was requested, a folder of images, a chart,
+and remarks."""
 CHARTED = ("miou", "scorer_fid", "spectrum", "pattern")
 """The metrics of the chart, as far as there are any."""
 HARDLY = 0.05
@@ -47,6 +48,8 @@ How to read it:
   other sign. Otherwise it is not decided; a single seed never decides. p is not corrected for the number of
   comparisons, which is {pairs} for each scale.
 - These runs take minutes on small drawn scenes, not days on Cityscapes. That may explain differences from the paper."""
+
+_STRIPS = "The first held-out scenes, and what each model makes of their label maps and instance maps:"
 
 _CHART = "The scores of every seed; a stroke is the mean of a row, and the dashed line is the score of real photos"
 
@@ -111,10 +114,7 @@ def page_text(scales: Sequence[Measured], docs: Path, remarks: Mapping[str, str]
         parts += [f"## {first.scale}: {first.width}x{first.height}", conditions(measured), _summary(results)]
         if remark := (remarks or {}).get(first.scale):
             parts.append(remark)
-        if (docs / EVIDENCE / f"{first.scale}.png").is_file():
-            which = " of the last call that trained any" if measured.requested.taken else ""
-            caption = f"The first held-out scenes, and what the runs with seed 0{which} make of their label maps"
-            parts.append(_figure(f"{EVIDENCE}/{first.scale}.png", caption))
+        parts += _images(docs, measured)
         if (docs / EVIDENCE / f"{first.scale}.svg").is_file():
             parts.append(_figure(f"{EVIDENCE}/{first.scale}.svg", _CHART))
         for table in TABLES:
@@ -126,6 +126,14 @@ def page_text(scales: Sequence[Measured], docs: Path, remarks: Mapping[str, str]
 def _remarks(file: Path) -> str:
     """What somebody has written about the rows of a scale, in Markdown; empty if there is no such file."""
     return read_text(file, 1, "a file of remarks", DataError).strip() if file.exists() else ""
+
+
+def _images(docs: Path, measured: Measured) -> list[str]:
+    """The strips of images next to the rows; nothing without any."""
+    runs = [(run.row, run.seed) for run in measured.runs if run.seed is not None]
+    strips = find_strips(docs / EVIDENCE / measured.scale, runs)
+    figures = [_figure(file.relative_to(docs).as_posix(), title) for title, file in strips.items()]
+    return [_STRIPS, *figures] if figures else []
 
 
 def _figure(file: str, caption: str) -> str:

@@ -11,7 +11,7 @@ OUT/network.json                    the network of their perceptual loss
     runs/ROW-SEED/result.json       its scores, with the digests of what they depend on
     logs/                           what the processes of each job printed
     results.csv                     the rows of the page
-    evidence/                       these rows, their image, and copies of the networks, as in the folder of --docs
+    evidence/                       these rows, images, and copies of the networks, as in the folder of --docs
 """
 
 from __future__ import annotations

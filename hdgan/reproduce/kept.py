@@ -5,6 +5,7 @@ and scorer, and by this version of hdgan. A scorer that is trained again on anot
 the networks lie beside the rows, and a folder of runs that has none begins with those.
 
     DOCS/evidence/SIZE.csv                      the rows
+    DOCS/evidence/SIZE/                         images of each row
     DOCS/evidence/SIZE.scorer.safetensors       the network that scored them
     DOCS/evidence/SIZE.perceptual.safetensors   the network of their perceptual loss, if it is a twin of the scorer
 """

@@ -1,4 +1,4 @@
-"""The output of the scored runs: their results, all rows, the image and the page."""
+"""The output of the scored runs: their results, all rows, strips of images and the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from hdgan.config.options import option
 from hdgan.errors import DataError
 from hdgan.evaluation.page import CLASSES, FORMER_CLASSES, SCORES
 from hdgan.families.saving import load_model
-from hdgan.files import save_png
 from hdgan.losses import fine_weights
 from hdgan.metrics.scores import METRICS, ORACLE
 from hdgan.models.segmenter import load_segmenter
@@ -26,7 +25,7 @@ from hdgan.reproduce.kept import KeptRows, Run, copy_network, network_beside
 from hdgan.reproduce.plan import NOISE, ROWS, SCORER
 from hdgan.reproduce.record import load_record
 from hdgan.reproduce.results import REAL, Requested, Result, save_requested, write_rows
-from hdgan.reproduce.sheet import runs_sheet
+from hdgan.reproduce.strips import write_strips
 
 SAME_ORACLE = 1e-3
 """Difference in the scores of real photos that another device or number of threads may cause."""
@@ -82,10 +81,9 @@ def _number(text: str) -> float | None:
 
 
 def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: Path, kept: KeptRows) -> Path | None:
-    """Write rows, image and page from the runs that are scored and from kept rows; None if there are neither.
+    """Write rows, images and page from the runs that are scored and from kept rows; None if there are neither.
 
-    The networks are copied to the rows, so that another machine can go on with them. The image shows the runs of seed 0
-    that were trained here; without one it stays as it is.
+    The networks are copied to the rows, so that another machine can go on with them.
 
     Raises:
         DataError: runs were scored differently.
@@ -104,17 +102,19 @@ def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: 
     for network in filter(Job.is_done, networks):
         copy_network(folder.network(network.name), network_beside(file, network.name))
     save_requested(file, _requested(folder, networks, runs, taken))
-    if shown := [Job(folder, row, 0) for row in ROWS if (row, 0) in own]:
-        save_png(runs_sheet(shown), file.with_suffix(".png"))
+    write_strips(
+        file.with_suffix(""), {(run.name, run.seed): run for run in runs if (run.name, run.seed) in own}, taken
+    )
     return write_evidence(docs)
 
 
 def _requested(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], taken: Collection[Run]) -> Requested:
-    """What the page is about: the runs of this call, and those that were taken."""
-    both = {(run.name, run.seed) for run in runs} | set(taken)
+    """What the page is about: as many runs of each row as this call asked for, of its rows and of those that were
+    taken."""
+    names = {run.name for run in runs} | {name for name, _ in taken}
     return Requested(
-        rows=tuple(row for row in ROWS if row in {name for name, _ in both}),
-        seeds=max(seed for _, seed in both) + 1,
+        rows=tuple(row for row in ROWS if row in names),
+        seeds=max(run.seed for run in runs) + 1,
         networks={network.name: load_record(network.record) for network in networks},
         precision=folder.scale.precision,
         noise=NOISE,

@@ -94,7 +94,8 @@ def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(fo
     assert {row.perceptual for row in rows} == {folder.digest(PERCEPTUAL)}
     assert len({row.config for row in rows}) == 2
     assert {row.scorer_features for row in rows} == {46}
-    assert (out / "evidence" / "tiny.png").is_file()
+    strips = {file.name for file in (out / "evidence" / "tiny").iterdir()}
+    assert strips == {"label.png", "real.png", "crn-0.png"}
     assert "Runs: 2, models: 1, seeds: 0, 1." in (out / "evidence.md").read_text()
     before, page = contents(out / "runs"), (out / "evidence.md").read_bytes()
     assert run(folder, "crn", seeds=2).finished
