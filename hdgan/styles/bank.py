@@ -29,7 +29,7 @@ from hdgan.config.serialization import check_value, from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
 from hdgan.files.json import parse_json
-from hdgan.styles.remedies import how_to_cluster, how_to_renew
+from hdgan.styles.remedies import how_to_cluster, how_to_cluster_again, how_to_renew
 from hdgan.styles.sample import Style, Styles
 from hdgan.styles.table import Origin
 from hdgan.weights import open_safetensors
@@ -192,14 +192,15 @@ class StyleBank:
         """
         if not os.path.lexists(path):
             raise CheckpointError(f"{path} does not exist: {how_to_cluster(path)}")
-        with open_safetensors(path, remedy=_REMEDY) as file:
+        remedy = how_to_cluster_again(path)
+        with open_safetensors(path, remedy=remedy) as file:
             tensors = {name: file.get_tensor(name) for name in _TYPES.keys() & file.keys()}
             text = (file.metadata() or {}).get("hdgan", "")
         wrong = [name for name, tensor in tensors.items() if tensor.dtype != _TYPES[name]]
         if wrong:
-            raise CheckpointError(f"{path} is damaged ({', '.join(wrong)}: wrong type): {_REMEDY}")
+            raise CheckpointError(f"{path} is damaged ({', '.join(wrong)}: wrong type): {remedy}")
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        metadata = from_plain(_Metadata, parse_json(text, f"{path}, hdgan", _REMEDY), f"{path}, hdgan")
+        metadata = from_plain(_Metadata, parse_json(text, f"{path}, hdgan", remedy), f"{path}, hdgan")
         if metadata.format > FORMAT:
             raise CheckpointError(
                 f"{path} has format {metadata.format}, but this hdgan reads formats up to {FORMAT}: upgrade hdgan"
@@ -221,7 +222,6 @@ class _Metadata:
 
 
 _TYPES = {"centre": torch.float32, "mean": torch.float32, "overall": torch.float32, "thumbnail": torch.uint8}
-_REMEDY = "delete it and create it again with `hdgan styles cluster RUN`"
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], metadata: _Metadata) -> None:
@@ -237,7 +237,9 @@ def _check(path: Path, arrays: dict[str, np.ndarray], metadata: _Metadata) -> No
     if thumbnail is not None and (thumbnail.shape != (n, *thumbnail.shape[1:3], 3) or 0 in thumbnail.shape[1:]):
         wrong.append("thumbnail")
     if wrong or not len(metadata.counts) == len(metadata.examples) == n:
-        raise CheckpointError(f"{path} is damaged ({', '.join(wrong) or 'lists'} do not fit): {_REMEDY}")
+        raise CheckpointError(
+            f"{path} is damaged ({', '.join(wrong) or 'lists'} do not fit): {how_to_cluster_again(path)}"
+        )
 
 
 def _assemble(arrays: dict[str, np.ndarray], metadata: _Metadata) -> StyleBank:

@@ -48,6 +48,16 @@ def how_to_cluster(bank: Path) -> str:
     return f"create it with `hdgan styles encode {model.name}{model.options}` and then {cluster}"
 
 
+def how_to_encode_again(table: Path) -> str:
+    """The clause that says how to replace a damaged file of features. Its model is named, not read."""
+    return f"delete it and write it again with `hdgan styles encode {_name_of(model_of(table, FEATURES_FILE))}`"
+
+
+def how_to_cluster_again(bank: Path) -> str:
+    """The clause that says how to replace a damaged file of clusters. Its model is named, not read."""
+    return f"delete it and create it again with `hdgan styles cluster {_name_of(model_of(bank, STYLES_FILE))}`"
+
+
 def how_to_renew(model: Path) -> str:
     """The clause that says how to write features and clusters of a model again, which those that exist do not suit.
 
@@ -61,18 +71,23 @@ def how_to_renew(model: Path) -> str:
 
 
 def _model_of(file: Path, kind: str) -> _Model:
-    """The model that a file belongs to; RUN stands for one that is not there."""
+    """The model that a file belongs to."""
     path = model_of(file, kind)
     if not path.is_file():
-        return _Model("RUN")
+        return _Model(_name_of(path))
     with open_safetensors(path) as opened:
         metadata, names = metadata_of(path, opened), list(opened.keys())
     return _Model(
-        _typed(path),
+        _name_of(path),
         "" if _finds_data(metadata) else " --root FOLDER",
         any(name.startswith("encoder.") for name in names),
         beside(path, FEATURES_FILE).is_file(),
     )
+
+
+def _name_of(model: Path) -> str:
+    """A model as commands take it; RUN stands for one that is not there."""
+    return _typed(model) if model.is_file() else "RUN"
 
 
 def _typed(model: Path) -> str:

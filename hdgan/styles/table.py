@@ -36,7 +36,7 @@ from hdgan.files.archives import open_archive
 from hdgan.files.json import parse_json
 from hdgan.files.npy import read_npy_header
 from hdgan.ops import InstanceIndex
-from hdgan.styles.remedies import how_to_encode
+from hdgan.styles.remedies import how_to_encode, how_to_encode_again
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class FeatureTable:
         except CheckpointError:  # which is a RuntimeError
             raise
         except Exception as error:  # a damaged archive or header can raise anything; no code in it is run
-            raise CheckpointError(f"{path} is damaged ({error!s:.200}): {_REMEDY}") from error
-        origin = from_plain(Origin, parse_json(about, f"{path}, about", _REMEDY), f"{path}, about")
+            raise CheckpointError(f"{path} is damaged ({error!s:.200}): {how_to_encode_again(path)}") from error
+        origin = from_plain(Origin, parse_json(about, f"{path}, about", how_to_encode_again(path)), f"{path}, about")
         table = FeatureTable(**arrays, origin=origin)
         table._check_values(path)
         return table
@@ -136,7 +136,7 @@ class FeatureTable:
         if outside:
             wrong.append(f"stem contains {outside[0]!r:.60}")
         if wrong:
-            raise CheckpointError(f"{path} is damaged ({'; '.join(wrong)}): {_REMEDY}")
+            raise CheckpointError(f"{path} is damaged ({'; '.join(wrong)}): {how_to_encode_again(path)}")
 
 
 _ARRAYS = tuple(field.name for field in fields(FeatureTable) if field.name != "origin")
@@ -189,7 +189,9 @@ def _check_shapes(path: Path, headers: Mapping[str, _ArrayHeader]) -> None:
         name for name, shape in fitting.items() if shapes[name] != shape or (name == "feature" and len(shape) != 2)
     ]
     if wrong:
-        raise CheckpointError(f"{path} is damaged (array shapes do not agree: {', '.join(wrong)}): {_REMEDY}")
+        raise CheckpointError(
+            f"{path} is damaged (array shapes do not agree: {', '.join(wrong)}): {how_to_encode_again(path)}"
+        )
 
 
 def _read(archive: zipfile.ZipFile, name: str, header: _ArrayHeader) -> np.ndarray:
@@ -204,7 +206,6 @@ def _read(archive: zipfile.ZipFile, name: str, header: _ArrayHeader) -> np.ndarr
 
 _MOST_CELLS = 2**22
 """Of a table of instances by labels; the pixels of more are sorted, which takes longer."""
-_REMEDY = "delete it and write it again with `hdgan styles encode RUN`"
 
 
 def classes_of(index: InstanceIndex, label: Tensor | None, divisor: int) -> np.ndarray:

@@ -10,7 +10,13 @@ import torch
 from hdgan.checkpoints import STYLES_FILE, beside, model_of
 from hdgan.families import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import save_model
-from hdgan.styles.remedies import how_to_cluster, how_to_encode, how_to_renew
+from hdgan.styles.remedies import (
+    how_to_cluster,
+    how_to_cluster_again,
+    how_to_encode,
+    how_to_encode_again,
+    how_to_renew,
+)
 
 CONFIG = Pix2PixHDConfig(
     n_labels=4,
@@ -63,3 +69,13 @@ def test_a_model_without_encoder_needs_one(tmp_path: Path) -> None:
 
 def test_a_model_that_is_not_there_is_called_run(tmp_path: Path) -> None:
     assert how_to_encode(tmp_path / "features.npz").endswith("`hdgan styles encode RUN`")
+
+
+def test_a_damaged_file_names_its_model_even_a_damaged_one(tmp_path: Path) -> None:
+    table, bank = tmp_path / "run" / "features.npz", tmp_path / "run" / STYLES_FILE
+    assert how_to_encode_again(table).endswith("`hdgan styles encode RUN`")
+    assert how_to_cluster_again(bank).endswith("`hdgan styles cluster RUN`")
+    table.parent.mkdir()
+    model_of(bank, STYLES_FILE).write_bytes(b"nonsense")
+    assert how_to_encode_again(table).endswith(f"`hdgan styles encode {tmp_path / 'run'}`")
+    assert how_to_cluster_again(bank).endswith(f"`hdgan styles cluster {tmp_path / 'run'}`")
