@@ -31,7 +31,7 @@ from hdgan.reproduce.record import Machine, digest, load_record
 from hdgan.reproduce.results import Result, load_results
 from hdgan.reproduce.scales import Scale
 from hdgan.scenes import scenes_folder
-from hdgan.training.logs import read_metrics
+from hdgan.training.logs import last_record
 from hdgan.training.run_folder import CONFIG_FILE
 
 
@@ -183,8 +183,8 @@ class Job:
 
     def share(self) -> float:
         """The completed part of a run's training, from 0 to 1, according to its log; 0 for a network."""
-        records = read_metrics(self.run)
-        return records[-1]["step"] / self.folder.scale.steps if records else 0.0
+        record = last_record(self.run)
+        return record["step"] / self.folder.scale.steps if record else 0.0
 
     def require_same(self) -> None:
         """Check that a run that was begun has the options of its row and the perceptual network of this folder.

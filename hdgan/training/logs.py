@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hdgan import progress
 from hdgan.errors import CheckpointError, TrainingError
-from hdgan.files import leads_out, write_text
+from hdgan.files import leads_out, require_file, write_text
 from hdgan.files.json import parse_json, read_bytes
 from hdgan.training.tracking import Tracker
 
@@ -118,6 +118,25 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return records
 
 
+def last_record(run: Path) -> dict[str, Any] | None:
+    """The last record of a run that was written to its end; None without one. Only the end of the file is read.
+
+    Raises:
+        CheckpointError: the record is damaged, or the file cannot be read.
+    """
+    path = run / METRICS_FILE
+    if not os.path.lexists(path):
+        return None
+    require_file(path)
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LONGEST))
+            whole = file.read().rpartition(b"\n")[0]
+    except OSError as problem:
+        raise CheckpointError(f"{path} cannot be read ({problem.strerror}): make it readable") from problem
+    return _record(whole.rpartition(b"\n")[2], f"{path}, last line") if whole else None
+
+
 def _record(line: bytes, where: str) -> dict[str, Any]:
     record = parse_json(line, where, _REMEDY)
     if not isinstance(record, dict) or not {"step", "stage"} <= record.keys():
@@ -136,6 +155,8 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
 
 _GROWTH = 8
 """A record takes up to about this many times the bytes of its line."""
+_LONGEST = 2**16
+"""Bytes that no record reaches."""
 _REMEDY = "delete that line"
 
 

@@ -24,7 +24,7 @@ from hdgan.errors import CheckpointError, ConfigError, HdganError, TrainingError
 from hdgan.families import Pix2PixHDStage
 from hdgan.sharding.world import World
 from hdgan.training import PRESETS, TrainConfig, load_config, run_folder, train
-from hdgan.training.logs import Metrics, ProgressDisplay, read_metrics
+from hdgan.training.logs import Metrics, ProgressDisplay, last_record, read_metrics
 from hdgan.training.run_folder import claim_folder, locked, remove_samples, training_of, write_description
 
 MakeConfig = Callable[..., TrainConfig]
@@ -49,6 +49,19 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 2 is damaged"):
         read_metrics(tmp_path)
     assert read_metrics(tmp_path / "nothing") == []
+
+
+def test_the_last_record_is_the_last_whole_line(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    assert last_record(tmp_path) is None
+    for unfinished in ("", '{"step": 4, "sta'):
+        file.write_text(unfinished)
+        assert last_record(tmp_path) is None
+    file.write_text("".join(f'{{"step": {step}, "stage": "global"}}\n' for step in range(5000)) + '{"step": 5000, "sta')
+    assert last_record(tmp_path) == {"step": 4999, "stage": "global"} == read_metrics(tmp_path)[-1]
+    file.write_bytes(b'{"step": 1, "stage": "a"}\n\xff\n')
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl, last line is damaged.*: delete that line"):
+        last_record(tmp_path)
 
 
 @pytest.mark.parametrize(
