@@ -279,7 +279,8 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
       for (int64_t c = 0; c < s.pixel; ++c) {
         const double variance = merged[s.pixel + c] / before;
         mean.as<float>()[plane * s.pixel + c] = static_cast<float>(merged[c]);
-        rstd.as<float>()[plane * s.pixel + c] = static_cast<float>(1.0 / __builtin_sqrt(variance + eps));
+        const double scaled = variance + eps == 0 ? 0 : 1 / __builtin_sqrt(variance + eps);  // as PyTorch's norm
+        rstd.as<float>()[plane * s.pixel + c] = static_cast<float>(scaled);
       }
     };
     const auto write = [&](int64_t plane, int64_t band) {

@@ -298,7 +298,11 @@ struct Affine {
   __device__ __forceinline__ float operator()(float x) const { return (x - origin) * scale + shift; }
 };
 
-__device__ __forceinline__ float rstd_of(float m2, const Norm& n) { return rsqrtf(m2 * n.per_pixel + n.eps); }
+// 0 for a constant plane where eps is 0, as in PyTorch's norm.
+__device__ __forceinline__ float rstd_of(float m2, const Norm& n) {
+  const float variance = m2 * n.per_pixel + n.eps;
+  return variance == 0.f ? 0.f : rsqrtf(variance);
+}
 
 // dx = scale * (dz - mean of dz - xhat * mean of dz * xhat), as scale * dz + (x - mean) * slope + level.
 struct Gradient {

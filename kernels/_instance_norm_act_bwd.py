@@ -252,7 +252,7 @@ def instance_norm_act_bwd_kernel(
     plane, image, channel, exist = planes_of_group(group, planes, channels, CHANNELS_LAST, BLOCK_PLANES, WHOLE)
     pixels = tl.cast(height, tl.int64) * width
     if LARGE:
-        width = width.to(tl.int64)
+        width = tl.cast(width, tl.int64)
     out_height, out_width = height + 2 * pad, width + 2 * pad
     out_pixels = tl.cast(out_height, tl.int64) * out_width
     start, lead = start_of(plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, LEADS)

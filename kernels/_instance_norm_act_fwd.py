@@ -262,7 +262,7 @@ def instance_norm_act_fwd_kernel(
     BLOCK_PLANES: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,  # of 16 bytes, where PLACES are wide
     BLOCK_EDGE: tl.constexpr,  # pixels that are gathered at a time
-    LARGE: tl.constexpr,  # whether offsets in an image take 64 bits
+    LARGE: tl.constexpr,  # whether offsets in an image, or in the residual, take 64 bits
     FOLD: tl.constexpr,
 ):
     # The last programs and tiles come first: what the statistics have read last is still in the second cache.
@@ -271,7 +271,8 @@ def instance_norm_act_fwd_kernel(
     plane, image, channel, exist = planes_of_group(group, planes, channels, CHANNELS_LAST, BLOCK_PLANES, WHOLE)
     pixels = tl.cast(height, tl.int64) * width
     if LARGE:
-        width = width.to(tl.int64)
+        width = tl.cast(width, tl.int64)
+        row_stride, column_stride = tl.cast(row_stride, tl.int64), tl.cast(column_stride, tl.int64)
     out_height, out_width = height + 2 * pad, width + 2 * pad
     out_pixels = tl.cast(out_height, tl.int64) * out_width
     start, lead = start_of(plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, LEADS)

@@ -168,8 +168,12 @@ def statistics(
 
 @triton.jit
 def finish(shift, mean, m2, pixels, eps):
-    """Mean and 1 / standard deviation from those of `statistics`."""
-    return shift + mean, 1.0 / tl.sqrt_rn(m2 / tl.cast(pixels, tl.float32) + eps)
+    """Mean and 1 / standard deviation from those of `statistics`.
+
+    As in PyTorch's norm, the latter is 0 for a constant plane where eps is 0.
+    """
+    variance = m2 / tl.cast(pixels, tl.float32) + eps
+    return shift + mean, 1.0 / tl.where(variance == 0, float("inf"), tl.sqrt_rn(variance))
 
 
 @triton.jit

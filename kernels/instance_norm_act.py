@@ -164,9 +164,11 @@ class _Tiles:
             most = self.warps * 32 * self.vector // self.tile["BLOCK_PLANES"]
         return min(self.tile["BLOCK_PIXELS"], most)
 
-    def places(self, pad: int) -> dict[str, Any]:
-        """What kernels must know of padded places."""
+    def places(self, pad: int, residual: tuple[int, ...] | None = None) -> dict[str, Any]:
+        """What kernels must know of padded places, and of a residual with these strides."""
         elements = (self.height + 2 * pad) * (self.width + 2 * pad) * self.pixel_stride
+        if residual is not None:
+            elements = max(elements, self.height * residual[2] + self.width * residual[3])
         return {
             "BLOCK_GROUPS": common.block_of(max(self.width // self.vector, 1), GROUPS),
             "BLOCK_EDGE": self.gathered, "LARGE": elements >= 2**31,
@@ -229,7 +231,7 @@ def _forward(
     )  # fmt: skip
     constants = {
         "STATISTICS": t.alone, "PLACES": places, "CACHE": ".cs" if streamed else "", **_options(slope, pad, pad_mode),
-        **t.tile, **t.places(pad),
+        **t.tile, **t.places(pad, residual),
     }  # fmt: skip
     if t.held:
         constants["maxnreg"] = 128  # Few programs are there at a time, but ptxas would spill on sm_120.

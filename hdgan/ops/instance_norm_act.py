@@ -54,7 +54,14 @@ def _slope_of(activation: str, negative_slope: float) -> float:
 def _activate(y: Tensor, slope: float) -> Tensor:
     if slope == 0:
         return F.relu(y, inplace=True)  # which makes zeros of infinities, too
-    return y if slope == 1 else F.leaky_relu(y, slope, inplace=True)
+    # PyTorch cannot tell from the result of a negative slope what the input was.
+    return y if slope == 1 else F.leaky_relu(y, slope, inplace=slope > 0)
+
+
+def _rstd_of(variance: Tensor) -> Tensor:
+    """1 / standard deviation, or 0 for a variance of 0, as in PyTorch's norm."""
+    constant = variance == 0
+    return torch.where(constant, 0.0, torch.where(constant, 1.0, variance).rsqrt())
 
 
 def _margin(residual: Tensor, x: Tensor) -> int:
@@ -80,6 +87,8 @@ def instance_norm_act_reference(
 ) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
+    if weight is None and bias is not None:
+        weight = torch.ones_like(bias)  # PyTorch cannot differentiate a norm with a bias alone twice
     # F.instance_norm rejects planes of one pixel, so torch.instance_norm is called. Planes are flattened, because its
     # gradient on the CPU is wrong if x [1, C, H, W] is contiguous and the incoming gradient is channels_last.
     y = torch.instance_norm(x.flatten(2), weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
@@ -208,7 +217,7 @@ def _double_backward_of(
         """The op with scale and shift [B, C] of each plane, whose gradients are the sums."""
         # Step by step: the third derivative of torch.instance_norm takes its saved mean and variance for constants.
         centred = x.float() - x.float().mean((2, 3), keepdim=True)
-        y = centred * (centred.square().mean((2, 3), keepdim=True) + eps).rsqrt()
+        y = centred * _rstd_of(centred.square().mean((2, 3), keepdim=True) + eps)
         y = y * scale[:, :, None, None] + shift[:, :, None, None]
         return pad2d(_activate(y, slope) + _interior(residual, x), pad, pad_mode).to(x.dtype)
 

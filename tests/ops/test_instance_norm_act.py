@@ -31,6 +31,7 @@ CASES = {
     "scale-alone": ((1, 4, 6, 8), "w", {"activation": "relu"}),
     "shift-alone": ((1, 3, 5, 8), "br", {"activation": "relu", "pad": 2, "pad_mode": "zero"}),
     "steep": ((1, 2, 4, 4), "", {"activation": "leaky_relu", "negative_slope": 0.5, "eps": 1.0}),
+    "falling": ((1, 2, 4, 5), "wbr", {"activation": "leaky_relu", "negative_slope": -0.3, "pad": 1}),
     "split": ((1, 3, 67, 130), "wbi", {"activation": "relu", "pad": 1}),
     "wide-rows": ((1, 2, 36, 136), "wbr", {"activation": "relu", "pad": 3}),
     "wide-zero": ((1, 4, 6, 133), "r", {"activation": "leaky_relu", "pad": 2, "pad_mode": "zero"}),
@@ -249,6 +250,21 @@ def test_constant_plane_is_zero(backend, device, memory_format, dtype):
     assert torch.equal(instance_norm_act(x, backend=backend), torch.zeros_like(x))
 
 
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("pad", [0, 1])
+def test_constant_plane_without_eps_is_zero(backend, device, memory_format, pad):
+    x = torch.randn(1, 8, 5, 6, device=device).to(memory_format=memory_format)
+    x[:, 3] = 2.0
+    x.requires_grad_()
+    y = instance_norm_act(x, eps=0.0, pad=pad, backend=backend)
+    (gradient,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), x)
+    for found in (y, gradient, second):
+        assert found.isfinite().all()
+        assert torch.equal(found[:, 3], torch.zeros_like(found[:, 3]))
+    assert_near(y, truth(x.detach().cpu(), eps=1e-12, pad=pad).nan_to_num())
+
+
 @pytest.mark.parametrize("backend", KERNELS, indirect=True)
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_same_bits_again(backend, device, memory_format):
@@ -358,6 +374,22 @@ def test_higher_derivatives(backend, device, pad):
         found, expected = (sum(g.square().sum() for g in gradients) for gradients in (found, expected))
 
 
+@pytest.mark.parametrize("given", ["weight", "bias"])
+@pytest.mark.parametrize("slope", [0.2, -0.3])
+def test_second_derivatives_with_one_parameter(backend, device, given, slope):
+    x, parameter = torch.randn(1, 2, 5, 4, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+
+    def second(run, dtype, device):
+        leaves = [tensor.to(device, dtype).requires_grad_() for tensor in (x, parameter)]
+        y = run(leaves[0], **{given: leaves[1]}, activation="leaky_relu", negative_slope=slope)
+        first = torch.autograd.grad(y.pow(3).sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+
+    found = second(lambda *args, **options: instance_norm_act(*args, **options, backend=backend), torch.float32, device)
+    for ours, theirs in zip(found, second(truth, torch.float64, "cpu"), strict=True):
+        assert_near(ours / theirs.abs().max(), theirs / theirs.abs().max())
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiles(backend, device, dynamic):
     x, residual = torch.randn(1, 2, 9, 6, device=device), torch.randn(1, 2, 9, 6, device=device)
@@ -387,6 +419,19 @@ def test_strided_inputs(backend, device):
     residual = torch.randn(2, 3, 10, 6, device=device)[:, :, ::2, ::2]
     y = instance_norm_act(x, residual=residual, backend=backend)
     torch.testing.assert_close(y, instance_norm_act(x.contiguous(), residual=residual.contiguous(), backend=backend))
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_residual_whose_rows_lie_more_than_31_bits_apart(backend, device, memory_format):
+    # Memory that is not touched is not taken, so this takes a page for each row. torch.empty might fill it.
+    rows, row_stride = 34, 2**26
+    x = torch.randn(1, 8, rows, 4, dtype=torch.float16, device=device).to(memory_format=memory_format)
+    memory = torch.UntypedStorage(2 * rows * row_stride, device=device)
+    channel_stride, column_stride = (4, 1) if memory_format == torch.contiguous_format else (1, 8)
+    residual = torch.empty(0, dtype=torch.float16, device=device)
+    residual.set_(memory, 0, x.shape, (1, channel_stride, row_stride, column_stride)).copy_(torch.randn(x.shape))
+    y = instance_norm_act(x, residual=residual, pad=1, backend=backend)
+    assert torch.equal(y, instance_norm_act(x, residual=residual.clone(), pad=1, backend=backend))
 
 
 @pytest.mark.parametrize("batch", [1, 2])
