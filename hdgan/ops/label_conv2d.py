@@ -8,7 +8,7 @@ street scene, it is one row of the table's sum over the taps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -42,12 +42,18 @@ def label_conv2d_reference(
     window: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    kind = planes.codes.device.type
-    # `dtype` counts, whatever autocast would choose. Without autocast, an exported graph has no context.
-    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+    with _without_autocast(planes.codes.device.type):
         x = _padded_planes(planes, padding, pad_mode, levels, window, dtype, is_channels_last(weight))
         y = F.conv2d(x, weight.to(dtype), stride=stride)
     return y.to(dtype, memory_format=format_of(is_channels_last(weight)))
+
+
+def _without_autocast(kind: str) -> AbstractContextManager[Any]:
+    """What `dtype` says counts, whatever autocast would choose, which also is active where a backward pass runs in it.
+
+    Without autocast, an exported graph has no context.
+    """
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _padded_planes(
@@ -94,15 +100,17 @@ def _dense_is_faster(codes: Tensor, channels: int, *options: Any) -> bool:
 
 
 # Both operators end with the options edges, stride, padding, pad_mode, levels, window, dtype, channels_last and
-# backend; dtype and format are those of their result.
+# backend; dtype and format are those of their result. The dense form, too, computes in float32: what a map shows does
+# not decide how exact the result is.
 
 
 def _forward(codes: Tensor, weight: Tensor, *options: Any) -> Tensor:
     if _dense_is_faster(codes, weight.shape[1], *options):
         edges, stride, padding, pad_mode, levels, window, dtype, channels_last, _ = options
         planes = LabelPlanes(codes, weight.shape[1] - int(edges), edges)
-        weight = weight.to(memory_format=format_of(channels_last))
-        return label_conv2d_reference(planes, weight, stride, padding, pad_mode, levels, window, dtype)
+        weight = weight.to(torch.float32, memory_format=format_of(channels_last))
+        y = label_conv2d_reference(planes, weight, stride, padding, pad_mode, levels, window, torch.float32)
+        return y.to(dtype, memory_format=format_of(channels_last))
     y = _fake(codes, weight, *options)
     # [k * k, n (+ 1), C_out]: a row for each tap and plane
     table = weight.detach().float().permute(2, 3, 1, 0).flatten(0, 1).contiguous()
@@ -123,8 +131,9 @@ def _backward(codes: Tensor, dy: Tensor, shape: Sequence[int], *options: Any) ->
     if _dense_is_faster(codes, shape[1], *options):
         edges, stride, padding, pad_mode, levels, window, *_ = options
         planes = LabelPlanes(codes, shape[1] - int(edges), edges)
-        x = _padded_planes(planes, padding, pad_mode, levels, window, dy.dtype, is_channels_last(dy))
-        return dweight.copy_(conv2d_weight(x, shape, dy, stride))
+        with _without_autocast(codes.device.type):
+            x = _padded_planes(planes, padding, pad_mode, levels, window, torch.float32, is_channels_last(dy))
+            return dweight.copy_(conv2d_weight(x, shape, dy.float(), stride))
     n_out, n_in, side, _ = shape
     dtable = torch.empty(side * side, n_in, n_out, dtype=torch.float32, device=dy.device)
     _launch("bwd", codes, dtable, dy.contiguous(memory_format=format_of(is_channels_last(dy))), *options)
@@ -274,10 +283,10 @@ def label_conv2d(
         x = avg_pyramid(x, levels)[-1]
         conv2d(pad2d(x, padding, pad_mode), weight, stride=stride)
 
-    with sums in float32, where n_labels is the number of input channels of `weight`, less one for the boundaries if
+    computed in float32, where n_labels is the number of input channels of `weight`, less one for the boundaries if
     `ids` is given. Only `weight` has a gradient. A label map of many small regions costs more than one of large
     regions. On a CPU, a map that changes at most pixels is convolved in the dense form, which is faster then and makes
-    the planes.
+    the planes. The backend eager computes in `dtype`: it rounds the weight and its gradient to that, as autocast does.
 
     Args:
         label: [B, H, W] or [B, 1, H, W], any integer dtype; or the planes of `label_planes`, which several convolutions

@@ -151,6 +151,23 @@ def test_a_cpu_multiplies_where_that_is_faster(monkeypatch, memory_format, busy)
         assert_near(dweight, dtruth, torch.float32)
 
 
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_a_map_shows_does_not_decide_how_exact_a_cpu_is(monkeypatch, dtype, busy):
+    monkeypatch.undo()
+    label, _ = noise(1, 300, 300)
+    if not busy:
+        label = label.sort().values
+    assert label_conv2d_module._dense_is_faster(label.int(), 4, 0, 3, dtype, False, "cpu") == busy
+    weight = weight_for(4).requires_grad_()
+    y = label_conv2d(label, None, weight, dtype=dtype, backend="cpu")
+    truth = dense(label, None, weight.double())
+    torch.testing.assert_close(y.double(), truth, rtol=torch.finfo(dtype).eps / 2, atol=1e-5)
+    y.backward(torch.full_like(y, 4))  # a class has more than float16 counts to
+    (dtruth,) = torch.autograd.grad(truth, weight, torch.full_like(truth, 4))
+    assert torch.equal(weight.grad, dtruth)
+
+
 def test_kernels_that_see_mixed_pixels_alone(backend, device):
     label, ids = scene(1, 41, 90, classes=1)
     weight = weight_for(2, channels=12)
