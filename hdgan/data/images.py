@@ -37,6 +37,8 @@ Readable = ImageSource | np.ndarray
 """The possible sources of images and maps: a file, a Pillow image, or an array [H, W] or [H, W, C]."""
 
 _INT32 = np.iinfo(np.int32)
+_ROUNDING = 1e-5
+"""By how much float32 may leave [-1, 1] when numbers of 8 or 16 bits are scaled to it."""
 # PyTorch does not promote unsigned types of more than 8 bits.
 _SIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
@@ -179,13 +181,22 @@ def to_photo(source: object, values: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))))
 
 
-def require_unit_range(source: object, values: np.ndarray) -> None:
-    """Raise DataError if a photo of floats has values outside of [-1, 1], which no model can generate."""
-    if values.dtype == np.float32 and (values.min() < -1 or values.max() > 1):
-        raise DataError(
-            f"{named(source)}: this photo has values from {values.min():.6g} to {values.max():.6g}; scale them to "
-            "[-1, 1]"
-        )
+def require_unit_range(source: object, values: np.ndarray, kind: Kind = "photo") -> None:
+    """Raise DataError if an image of floats has values outside of [-1, 1], which no model can generate of a photo."""
+    if values.dtype == np.float32:
+        require_range(source, float(values.min()), float(values.max()), kind)
+
+
+def require_range(source: object, low: float, high: float, kind: Kind) -> None:
+    """Raise DataError if an image whose values are from `low` to `high` leaves [-1, 1] by more than rounding."""
+    if not (low >= -1 - _ROUNDING and high <= 1 + _ROUNDING):
+        raise DataError(f"{named(source)}: this {kind} has values from {low:.6g} to {high:.6g}; scale them to [-1, 1]")
+
+
+def require_finite(source: object, finite: bool, kind: Kind) -> None:
+    """Raise DataError unless all values of an image of floats are finite."""
+    if not finite:
+        raise DataError(f"{named(source)}: {kind} contains nan or inf; replace them with finite float32 values")
 
 
 def to_unit_range(values: np.ndarray) -> np.ndarray:
@@ -284,8 +295,7 @@ def as_input(source: object, array: np.ndarray, white: int | None, kind: Kind) -
     if white is None:
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
-        if not np.isfinite(array).all():
-            raise DataError(f"{named(source)}: {kind} contains nan or inf; replace them with finite float32 values")
+        require_finite(source, bool(np.isfinite(array).all()), kind)
         return array
     if 255 % white == 0:
         return np.asarray(array) * np.uint8(255 // white) if white < 255 else np.asarray(array)

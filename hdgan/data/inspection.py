@@ -205,6 +205,7 @@ def _inspect_pair(pair: Pair, config: DataConfig, n_labels: int | None, depth: D
             sizes |= stored
             source = next(iter(header.sizes.values()))
             found.channels.update(kind.channels for part, kind in header.kinds.items() if part == "input")
+            found.inputs.update(kind.depth for part, kind in header.kinds.items() if part == "input")
             found.photos.update(kind for part, kind in header.kinds.items() if part == "photo")
             found.turned += [pair.photo] if header.turned and pair.photo else []
     if sizes:

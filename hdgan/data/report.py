@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from operator import iadd
 from pathlib import Path
 
-from hdgan.config.bounds import BatchSize
+from hdgan.config.bounds import BatchSize, Depth
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value, check_values
 from hdgan.data.config import PhotoMode, Size, SizeConfig
@@ -24,7 +24,7 @@ from hdgan.wording import count
 _MOST_NOTES = 20  # labels that get a note of their own
 _SUMS = (
     "faults", "sizes", "label_maps", "class_pixels", "class_images", "ids", "compared", "agreeing", "foreign",
-    "channels", "photos", "peaks", "turned",
+    "channels", "inputs", "photos", "peaks", "turned",
 )  # fmt: skip
 """Fields of a phase's report that are sums of those of its pairs."""
 
@@ -90,6 +90,8 @@ class PhaseReport:
     """For each instance map with an id whose class is neither a label nor dontcare: file, id, class and remedy."""
     channels: Counter[int] = field(default_factory=Counter)
     """Channels of the A-to-B input -> number of pairs."""
+    inputs: Counter[Depth] = field(default_factory=Counter)
+    """Type of the numbers of the A-to-B input -> number of pairs."""
     photos: Counter[ImageKind] = field(default_factory=Counter)
     """Channels and type of photos as they are stored -> number of pairs."""
     peaks: list[int] = field(default_factory=list)
@@ -112,6 +114,12 @@ class PhaseReport:
     def input_channels(self) -> int:
         """Channels of the A-to-B inputs, which are the same for all in a phase without faults; 0 without inputs."""
         return next(iter(self.channels), 0)
+
+    @property
+    def input_depth(self) -> Depth | None:
+        """The widest type of the numbers of the A-to-B inputs, which may differ; None without inputs."""
+        widest: tuple[Depth, ...] = ("float32", "uint16", "uint8")
+        return next((depth for depth in widest if depth in self.inputs), None)
 
     @property
     def photo_kind(self) -> ImageKind:

@@ -109,7 +109,7 @@ class Engine:
     def _read(self, requests: Sequence[ImageRequest]) -> list[Work]:
         """Read the maps that requests share, on the CPU, where their checks wait for no GPU."""
         first, pipeline = requests[0], self._pipeline
-        maps = read_maps(first.source, first.instance, pipeline.config, torch.device("cpu"))
+        maps = read_maps(first.source, first.instance, pipeline.config, torch.device("cpu"), pipeline.input_depth)
         if maps.size[0] > 1:
             raise DataError(f"{maps.name} is a batch of {maps.size[0]}: give a request for each map")
         if pipeline.config.feature_channels:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hdgan.data import class_of, to_unit_range
+from hdgan.data.images import require_unit_range
 from hdgan.errors import ConfigError, DataError
 from hdgan.families import ModelConfig
 from hdgan.inference.maps import Maps, require_labels
@@ -53,6 +54,30 @@ class Thinned:
         whole, step = self._whole, self._step
         rows = [whole.read(row * step, row * step + 1, 0, whole.width)[0, ::step] for row in range(top, bottom)]
         return np.stack(rows)[:, left:right]
+
+
+class InUnitRange:
+    """An image whose floats have to be in [-1, 1], which is checked as they are read.
+
+    Args:
+        whole: the image.
+        kind: what it is, for messages.
+    """
+
+    def __init__(self, whole: WindowSource, kind: Literal["input", "photo"]) -> None:
+        self.name, self.channels, self.dtype = whole.name, whole.channels, whole.dtype
+        self.height, self.width = whole.height, whole.width
+        self._whole, self._kind = whole, kind
+
+    def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        """As of `WindowSource`.
+
+        Raises:
+            DataError: a float is outside of [-1, 1].
+        """
+        values = self._whole.read(top, bottom, left, right)
+        require_unit_range(self.name, values, self._kind)
+        return values
 
 
 class _Read:

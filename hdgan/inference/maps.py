@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,7 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hdgan.config.bounds import Depth
 from hdgan.data import read_input, read_map, read_photo, read_stored_photo, to_unit_range
+from hdgan.data.headers import WHITES
+from hdgan.data.images import require_finite, require_range, require_unit_range
 from hdgan.data.opening import named
 from hdgan.data.pairs import not_of_model
 from hdgan.errors import ConfigError, DataError
@@ -107,7 +111,11 @@ def _sent(tensor: Tensor | None, device: torch.device) -> Any:
 
 
 def read_maps(
-    source: ImageSource | Maps, instance: ImageSource | None, config: ModelConfig, device: torch.device
+    source: ImageSource | Maps,
+    instance: ImageSource | None,
+    config: ModelConfig,
+    device: torch.device,
+    input_depth: Depth | None = None,
 ) -> Maps:
     """Read and check the input of a call, unless it is already read.
 
@@ -116,6 +124,7 @@ def read_maps(
         instance: instance map.
         config: of the model.
         device: of the tensors.
+        input_depth: as of `Pipeline`.
 
     Raises:
         DataError: a file or value cannot be used.
@@ -133,7 +142,7 @@ def read_maps(
         label, batched = _read_ids(source, "label map", device)
         require_labels(label, name, config)
     else:
-        image, batched = _read_image(source, device)
+        image, batched = _read_input(source, device, input_depth)
         if image.shape[1] != config.input_channels:
             raise DataError(
                 f"{name} has {count(image.shape[1], 'channel')}, but the model takes {config.input_channels}"
@@ -156,12 +165,13 @@ def read_photo_of(maps: Maps, photo: ImageSource, config: ModelConfig, device: t
     Raises:
         DataError: it cannot be used, or has another size.
     """
-    if isinstance(photo, Tensor) or (isinstance(photo, np.ndarray) and photo.dtype.kind == "f"):
-        pixels, _ = _read_image(photo, device)
+    _require_source(photo, "photo")
+    if isinstance(photo, Tensor):
+        pixels, _ = _read_tensor(photo, "photo", device, limited=True)
     else:
-        _require_source(photo, "photo")
         _, height, width = maps.size
-        read = read_photo if config.is_rgb else read_stored_photo
+        floats = isinstance(photo, np.ndarray) and photo.dtype.kind == "f"
+        read = read_photo if config.is_rgb and not floats else read_stored_photo
         pixels = _of_pixels(np.asarray(read(_with_path(photo), (width, height))), device)
     _check_size(maps, named(photo), pixels)
     if pixels.shape[1] != config.image_channels:
@@ -196,18 +206,43 @@ def _read_ids(
     return (source if batched else source[None]).to(device), batched
 
 
-def _read_image(source: ImageSource, device: torch.device) -> tuple[Tensor, bool]:
-    """An image as [B, C, H, W] float32 in [-1, 1] on the device, and whether it came as a batch."""
+def _read_input(source: ImageSource, device: torch.device, depth: Depth | None) -> tuple[Tensor, bool]:
+    """An input image as [B, C, H, W] float32 on the device, and whether it came as a batch."""
     _require_source(source, "input image")
-    if not isinstance(source, Tensor):
-        return _of_pixels(read_input(_with_path(source)), device), False
+    if isinstance(source, Tensor):
+        return _read_tensor(source, "input", device, limited=depth in WHITES)
+    values = read_input(_with_path(source))
+    if depth in WHITES:
+        require_unit_range(source, values, "input")
+    return _of_pixels(values, device), False
+
+
+def _read_tensor(
+    source: Tensor, kind: Literal["input", "photo"], device: torch.device, *, limited: bool
+) -> tuple[Tensor, bool]:
+    """An image as [B, C, H, W] float32 on the device, and whether it came as a batch.
+
+    Its values are looked at where it is, so what is on the CPU waits for no GPU.
+
+    Args:
+        source: the image.
+        kind: what it is, for messages.
+        device: of the result.
+        limited: whether its values have to be in [-1, 1].
+    """
     if not source.is_floating_point() or source.dim() not in (3, 4) or source.numel() == 0:
+        name = "input image" if kind == "input" else kind
         raise DataError(
-            f"the input image has shape {tuple(source.shape)} and type {source.dtype}: give float [C, H, W] or "
-            "[B, C, H, W]"
+            f"the {name} has shape {tuple(source.shape)} and type {source.dtype}: give float [C, H, W] or "
+            f"[B, C, H, W]{' in [-1, 1]' if limited else ''}"
         )
     batched = source.dim() == 4
-    return (source if batched else source[None]).to(device, torch.float32), batched
+    values = source.to(torch.float32)
+    low, high = torch.stack(torch.aminmax(values)).tolist()
+    require_finite(source, math.isfinite(low) and math.isfinite(high), kind)  # nan is both the least and the greatest
+    if limited:
+        require_range(source, low, high, kind)
+    return (values if batched else values[None]).to(device), batched
 
 
 def _of_pixels(values: np.ndarray, device: torch.device) -> Tensor:

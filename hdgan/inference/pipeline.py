@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from hdgan.checkpoints import find_checkpoint
-from hdgan.config.bounds import Precision
+from hdgan.config.bounds import Depth, Precision
 from hdgan.config.options import option
 from hdgan.data.spec import DatasetSpec
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError
 from hdgan.families import ImageModel
 from hdgan.families.saving import CLASS_MEAN, load_model
+from hdgan.families.stored_inputs import stored_inputs
 from hdgan.inference.engine import AnyRequest, Engine, Generated
 from hdgan.inference.maps import ImageSource, Maps, read_maps
 from hdgan.inference.pictures import save_picture
@@ -49,6 +50,9 @@ class Pipeline:
         file: of the model. Its clusters of styles are next to it.
         cuda_graphs: on a GPU, replay a CUDA graph when inputs of one shape follow each other. It takes the memory of
             all layers for as long as the pipeline lives. A model with hooks runs without it.
+        input_depth: type of the numbers of the images that an A->B model was trained on. After "uint8" or "uint16"
+            inputs of floats have to be in [-1, 1]; after "float32", and where None says that it is not known, they can
+            have any range.
 
     Raises:
         ConfigError: the precision is another one.
@@ -62,6 +66,7 @@ class Pipeline:
         precision: Precision = "float32",
         file: Path | None = None,
         cuda_graphs: bool = True,
+        input_depth: Depth | None = None,
     ) -> None:
         if precision not in get_args(Precision):
             raise ConfigError(f"precision is {precision!r}: give float32, bfloat16 or float16")
@@ -73,6 +78,7 @@ class Pipeline:
         self.class_features = None if class_features is None else class_features.to(self.device)
         self.precision = precision
         self.file = file
+        self.input_depth = input_depth
         self._casts = Casts()
         self._replay = Replay(self.model, self.device) if cuda_graphs and self.device.type == "cuda" else None
 
@@ -92,7 +98,9 @@ class Pipeline:
         Args:
             source: label map, or for a model trained on A->B pairs the input image. A path, a Pillow image, an array
                 or a tensor: label maps as integers [H, W] or [B, H, W], images as [H, W, C] arrays (8 or 16 bits, or
-                float in [-1, 1]) or float tensors [C, H, W] or [B, C, H, W] in [-1, 1]. Or the result of `read`.
+                float in [-1, 1]) or float tensors [C, H, W] or [B, C, H, W] in [-1, 1]. A model that was trained on
+                floats takes floats of any range. Or the result of `read`, which is not checked again: to look at the
+                values of an image on a GPU, a call waits for it.
             instance: instance map of the same size; needed if the model was trained with instances.
             photo: gives each instance its style. Without it each class has its mean style.
             styles: gives each instance its style. An instance without one has the mean style of its class. For a
@@ -111,7 +119,7 @@ class Pipeline:
             CheckpointError: the styles are of another encoder.
         """
         self.check(seed, variant)
-        maps = read_maps(source, instance, self.config, self.device)
+        maps = self.read(source, instance)
         with self.autocast(), nullcontext() if seed is None else seeded(self.device, seed, variant):
             image = self.image_of(self.given(maps, photo, styles), variant)
         return image if maps.batched else image[0]
@@ -159,7 +167,7 @@ class Pipeline:
         save_picture(image, path, self.config.image_depth)
 
     @torch.no_grad()
-    def read(self, source: ImageSource, instance: ImageSource | None = None) -> Maps:
+    def read(self, source: ImageSource | Maps, instance: ImageSource | None = None) -> Maps:
         """Read and check the input once for several calls, which take the result as their `source`.
 
         Args:
@@ -168,7 +176,7 @@ class Pipeline:
         Raises:
             DataError, ConfigError: as in a call.
         """
-        return read_maps(source, instance, self.config, self.device)
+        return read_maps(source, instance, self.config, self.device, self.input_depth)
 
     @cached_property
     def classes(self) -> DatasetSpec | None:
@@ -211,7 +219,7 @@ class Pipeline:
         Raises:
             DataError, ConfigError: as in a call, and for a batch.
         """
-        return read_maps(source, instance, self.config, self.device).instances()
+        return self.read(source, instance).instances()
 
     @torch.no_grad()
     def encode(self, photo: ImageSource, source: ImageSource | Maps, instance: ImageSource | None = None) -> Styles:
@@ -224,7 +232,7 @@ class Pipeline:
         Raises:
             DataError, ConfigError: as in a call, and for a batch.
         """
-        maps = read_maps(source, instance, self.config, self.device)
+        maps = self.read(source, instance)
         if maps.encoded is not None:
             return maps.encoded
         classes = maps.instances()
@@ -245,7 +253,7 @@ class Pipeline:
         Raises:
             DataError, ConfigError, CheckpointError: as in a call, and for a batch.
         """
-        maps = read_maps(source, instance, self.config, self.device)
+        maps = self.read(source, instance)
         classes = maps.instances()
         rows = styled_rows(self, maps, [styles]).cpu().numpy()
         whole = styles_of(classes, rows, self.encoder_id).instances
@@ -361,4 +369,5 @@ def load(
     file = find_checkpoint(Path(path), checkpoint)
     model, info = load_model(file, ema=ema, device=chosen)
     plain = without_spectral_norm(model)  # plain convolutions are faster, and their weights do not change any more
-    return Pipeline(plain, info.tensors.get(CLASS_MEAN), chosen, precision, file, cuda_graphs)
+    depth = stored_inputs(file, info.metadata).depth
+    return Pipeline(plain, info.tensors.get(CLASS_MEAN), chosen, precision, file, cuda_graphs, depth)

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from hdgan.config.bounds import Depth
 from hdgan.config.options import option
+from hdgan.data.headers import WHITES
 from hdgan.data.images import from_unit_range
 from hdgan.errors import ConfigError, DataError
 from hdgan.inference.large import (
+    InUnitRange,
     LargeMaps,
     WindowSource,
     check_same_size,
@@ -133,7 +135,8 @@ class TiledGenerator:
             The input of several calls.
 
         Raises:
-            DataError: a label is not one of the model's, or sizes differ.
+            DataError: a label is not one of the model's, or sizes differ. That the floats of an image are out of range
+                shows only in a call, when they are read.
             ConfigError: the model needs an instance map.
         """
         config = self.pipeline.config
@@ -141,6 +144,8 @@ class TiledGenerator:
         check_same_size(given)
         if config.instances and instance is None:
             raise ConfigError(f"the model was trained with instance maps: give one for {source.name}")
+        if not config.n_labels and self.pipeline.input_depth in WHITES:
+            source = InUnitRange(source, "input")
         label = source if config.n_labels else None
         areas = None
         if label is not None or instance is not None:
@@ -195,10 +200,11 @@ class TiledGenerator:
         if photo.channels != channels:
             raise DataError(f"{photo.name} has {count(photo.channels, 'channel')}: give a photo with {channels}")
         areas = maps.found
+        shown = InUnitRange(photo, "photo")
 
         def rows(run: RegionRun) -> Tensor:
             with pipeline.autocast():
-                return maps.for_run(run).reduced(encoder.pixel_features(image_tensor(photo, run)))
+                return maps.for_run(run).reduced(encoder.pixel_features(image_tensor(shown, run)))
 
         features = rows(self._rehearsed(rows, "encoding the photo")).cpu().numpy()
         classes = dict(zip(areas.ids.tolist(), areas.classes, strict=True))

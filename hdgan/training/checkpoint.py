@@ -32,6 +32,7 @@ from hdgan.families.common.augmentation import Sign
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, read_metadata, save_model
 from hdgan.families.stored_classes import classes_entry
+from hdgan.families.stored_inputs import StoredInputs, inputs_entry
 from hdgan.files import atomic_folder, remove_dead, remove_dead_below, remove_folder, write_text
 from hdgan.training.health import Health
 from hdgan.training.schedule import Stage
@@ -46,6 +47,7 @@ def save_checkpoint(
     state: StageState,
     tensors: dict[str, Tensor],
     classes: DatasetSpec | None = None,
+    inputs: StoredInputs | None = None,
 ) -> Path:
     """Write a checkpoint of the current state, update the best one, and delete those that are no longer kept.
 
@@ -55,12 +57,14 @@ def save_checkpoint(
         state: what is saved.
         tensors: further named tensors for inference.
         classes: names and colours of the classes, where they are known.
+        inputs: of an A->B model, the images that it is trained on.
 
     Raises:
         TrainingError: it cannot be written; earlier checkpoints are unchanged.
     """
     folder = checkpoint_path(run, state.step)
-    extra = {"train": to_plain(config), "step": state.step, "stage": state.stage.name, **classes_entry(classes)}
+    extra = {"train": to_plain(config), "step": state.step, "stage": state.stage.name}
+    extra |= classes_entry(classes) | inputs_entry(inputs)
     try:
         with atomic_folder(folder) as temporary:
             save_model(temporary / MODEL_FILE, state.model, ema=state.ema.state_dict(), extra=extra, tensors=tensors)

@@ -25,6 +25,7 @@ from hdgan.data.report import PhaseReport
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError, DataError
 from hdgan.families.common.train_config import TrainConfig
+from hdgan.families.stored_inputs import StoredInputs
 from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import spec_of, with_scenes
 from hdgan.wording import count
@@ -45,6 +46,8 @@ class RunData:
     """Channels and type of the photos."""
     classes: DatasetSpec | None = None
     """Names and colours of the classes, where they are known."""
+    inputs: StoredInputs | None = None
+    """What the model's file says of its input images; None for label maps."""
     trained: bool = False
     """Whether the model's classes do not change any more, for messages."""
 
@@ -112,8 +115,14 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1, *, trai
         tuple(reports[training].sizes),
         reports[training].photo_kind,
         classes,
+        None if n_labels else _inputs(training, reports[training]),
         trained,
     )
+
+
+def _inputs(training: Listing, report: PhaseReport) -> StoredInputs:
+    aspects = [width / height for width, height in report.sizes]
+    return StoredInputs(report.input_depth, training.layout, (min(aspects), max(aspects)))
 
 
 def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, console: Console) -> Listing:

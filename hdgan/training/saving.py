@@ -115,7 +115,7 @@ class Saver:
 
     def _save(self, *, measure: bool) -> bool:
         """Save a checkpoint; returns whether the stage ends with it before its time."""
-        state, config = self.state, self.run.config
+        state, config, data = self.state, self.run.config, self.run.data
         self._require_finite_weights()
         with self.display.between_steps() as progress:
             if measure:
@@ -127,7 +127,7 @@ class Saver:
         if ends:
             self._report_early_end()
         self._settle(measured=measure, ends=ends)
-        save_checkpoint(config.out, config, state, tensors, self.run.data.classes)
+        save_checkpoint(config.out, config, state, tensors, data.classes, data.inputs)
         if measure and state.step < self.run.stages[-1].last_step:  # `train` itself writes the last report
             _report_so_far(config.out, self.run.console)
         return ends
@@ -160,7 +160,7 @@ class Saver:
             self.metrics.event(state.stage.last_step, state.stage.name, "early_end", text)
 
     def _save_last_step(self) -> None:
-        config, state = self.run.config, self.state
+        config, state, data = self.run.config, self.state, self.run.data
         if state.step not in list_steps(config.out):
             self._require_finite_weights()
             try:
@@ -168,7 +168,7 @@ class Saver:
                     tensors = mean_styles(state.ema.model, self.references, config.log.style_images)
             except HdganError:  # perhaps of the same image or memory; the next checkpoint has them again
                 tensors = {}
-            save_checkpoint(config.out, config, state, tensors, self.run.data.classes)
+            save_checkpoint(config.out, config, state, tensors, data.classes, data.inputs)
         message = f"saved after step {state.step}: hdgan-train --resume {config.out} continues from there"
         print_lines(self.run.console, message)
 

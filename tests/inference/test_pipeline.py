@@ -17,7 +17,7 @@ from hdgan.data import read_map
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import CLASS_MEAN, load_model, save_model
-from hdgan.inference import Pipeline, load
+from hdgan.inference import ImageRequest, Pipeline, load
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +200,43 @@ def test_a_model_trained_on_pairs(photo: Path) -> None:
         pipeline(torch.zeros(3, 8, 8, dtype=torch.int64))
 
 
+BYTES = torch.linspace(0, 255, 3 * 8 * 8, dtype=torch.float64).view(3, 8, 8)
+
+
+def as_array(image: torch.Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("form", [lambda image: image, as_array, lambda image: image[None].half()])
+def test_floats_have_the_range_of_the_images_of_the_training(
+    form: Callable[[torch.Tensor], Any], tmp_path: Path
+) -> None:
+    model = make(n_labels=0, instances=False).model
+    message = r"the given (Tensor|ndarray): this input has values from 0 to 255; scale them to \[-1, 1\]"
+    for depth in ("uint8", "uint16"):
+        of_integers = Pipeline(model, input_depth=depth)
+        for take in (of_integers, of_integers.read):
+            with pytest.raises(DataError, match=message):
+                take(form(BYTES))
+        with pytest.raises(DataError, match=message):
+            list(of_integers.stream([ImageRequest(form(BYTES))]))
+        assert of_integers(form(BYTES / 127.5 - 1)).shape[-2:] == (8, 8)
+    np.save(tmp_path / "x.npy", as_array(BYTES))
+    with pytest.raises(DataError, match=r"x\.npy: this input has values from 0 to 255; scale them to"):
+        of_integers(tmp_path / "x.npy")
+    for free in (Pipeline(model), Pipeline(model, input_depth="float32")):
+        assert bool(free(form(BYTES)).isfinite().all())
+        with pytest.raises(DataError, match=r"the given (Tensor|ndarray): input contains nan or inf; replace them"):
+            free(form(BYTES * torch.nan))
+
+
+def test_rounding_may_leave_the_range() -> None:
+    pipeline = Pipeline(make(n_labels=0, instances=False).model, input_depth="uint8")
+    image = torch.full((3, 8, 8), 255.0) * (1 / 127.5) - 1 + 2**-23
+    assert image.max() > 1
+    assert pipeline(image).shape == (3, 8, 8)
+
+
 def test_a_model_trained_on_pairs_with_instances(photo: Path, ids: Path) -> None:
     pipeline = make(n_labels=0, feature_channels=2)
     assert pipeline(photo, ids, photo=photo).shape == (3, 16, 32)
@@ -256,7 +293,13 @@ def test_photos_that_do_not_fit_are_named(pipeline: Pipeline, label: Path, ids: 
     of_other_kinds = {
         r"array of shape \(1, 16, 32, 3\); save \[H, W\] or \[H, W, C\]": np.zeros((1, 16, 32, 3), np.uint8),
         r"a photo of type int64; save it with 8 or 16 bits per channel": np.zeros((16, 32, 3), np.int64),
-        r"type torch\.uint8: give float \[C, H, W\]": torch.zeros(3, 16, 32, dtype=torch.uint8),
+        r"the photo has .* type torch\.uint8: give float \[C, H, W\] or \[B, C, H, W\] in \[-1, 1\]$": (
+            torch.zeros(3, 16, 32, dtype=torch.uint8)
+        ),
+        r"the given Tensor: this photo has values from 0 to 255; scale them to": torch.eye(32)[None, :16] * 255,
+        r"the given Tensor: photo contains nan or inf": torch.full((3, 16, 32), torch.nan),
+        r"the given ndarray: this photo has values from 0 to 1\.5; scale": np.eye(32)[:16, :, None] * 1.5,
+        r"the given ndarray: photo contains nan or inf": np.full((16, 32, 3), np.inf),
         r"shape \(0, 32, 3\)|shape \(3, 0, 32\)": np.zeros((0, 32, 3), np.uint8),
         "given as list": [[0]],
     }

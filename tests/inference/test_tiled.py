@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,20 @@ def test_unsuitable_input_is_refused_before_the_work(tmp_path: Path) -> None:
         generate(generate.read(Array("streets", LABEL), Array("ids", IDS)), photo=Array("photo", PHOTO))
     with pytest.raises(ConfigError, match=r"does not suffice: the program and the model take .*; give .* or more"):
         TiledGenerator(pipeline, TileOptions(max_memory=10**6))
+
+
+def test_floats_have_to_be_in_the_range_of_the_training() -> None:
+    config = replace(CONFIGS["ResNet, A->B"], instances=False)
+    floats = Array("floats", PHOTO.astype(np.float32))
+    free = TiledGenerator(pipeline_of(config), in_memory())
+    assert free(free.read(floats)).channels == 3
+    limited = TiledGenerator(pipeline_of(config, input_depth="uint8"), in_memory())
+    with pytest.raises(DataError, match=r"floats: this input has values from \d+ to \d+; scale them to \[-1, 1\]"):
+        limited(limited.read(floats))
+    styled = TiledGenerator(pipeline_of(CONFIGS["G2 with features"]), in_memory())
+    maps = styled.read(Array("label", LABEL), Array("ids", IDS))
+    with pytest.raises(DataError, match=r"floats: this photo has values from \d+ to \d+; scale them to \[-1, 1\]"):
+        styled(maps, photo=floats)
 
 
 def test_full_disk_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

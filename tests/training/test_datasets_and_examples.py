@@ -15,11 +15,13 @@ from PIL import Image
 from rich.console import Console
 
 from hdgan.checkpoints import find_checkpoint
+from hdgan.config.bounds import Depth
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
 from hdgan.data.headers import read_header
 from hdgan.errors import ConfigError, DataError
 from hdgan.families import Pix2PixHD, Pix2PixHDLoss, Pix2PixHDTrainConfig
 from hdgan.families.saving import CLASS_MEAN, load_model
+from hdgan.families.stored_inputs import StoredInputs
 from hdgan.ops import instance_index
 from hdgan.training import TrainConfig, load_config, train
 from hdgan.training.datasets import open_data, resolved
@@ -41,6 +43,7 @@ def test_a_run_trains_on_one_phase_and_measures_on_another(
 ) -> None:
     found, said = opened(make_config(tmp_path), dataset)
     assert (len(found.train_pairs), len(found.val_pairs), found.val_phase) == (6, 2, "test")  # type: ignore[attr-defined]
+    assert found.inputs is None  # type: ignore[attr-defined]
     assert said == ""
     size = SizeConfig(width=16)
     assert found.training(size, 0).train  # type: ignore[attr-defined]
@@ -117,6 +120,35 @@ def test_the_model_must_suit_the_channels(make_config: MakeConfig, tmp_path: Pat
     assert found.val_phase == "train"  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=r"model\.image_channels is 1"):
         opened(replace(config, model=replace(model, input_channels=1, image_channels=1)), tmp_path)
+
+
+def of_pairs(config: TrainConfig) -> TrainConfig:
+    """A run on pairs of images, one by one."""
+    model = replace(config.model, n_labels=0, instances=False, feature_channels=0)
+    return replace(config, model=model, stages={"global": replace(config.stages["global"], batch_size=1)})
+
+
+@pytest.mark.parametrize(
+    ("second", "depth"), [(np.uint8, "uint8"), (np.uint16, "uint16"), (np.float32, "float32"), (np.float64, "float32")]
+)
+def test_the_inputs_of_a_run_are_described(
+    make_config: MakeConfig, tmp_path: Path, second: type[np.number], depth: Depth
+) -> None:
+    for part in ("A", "B"):
+        (tmp_path / f"train_{part}").mkdir()
+    for name, dtype, width in (("x", np.uint8, 16), ("y", second, 32)):
+        np.save(tmp_path / "train_A" / f"{name}.npy", np.zeros((16, width, 3), dtype))
+        Image.new("RGB", (width, 16)).save(tmp_path / "train_B" / f"{name}.png")
+    found, _ = opened(of_pairs(make_config(tmp_path)), tmp_path)
+    assert found.inputs == StoredInputs(depth, "ab", (1.0, 2.0))  # type: ignore[attr-defined]
+
+
+def test_joint_files_are_described_by_their_halves(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for name, width in (("x", 32), ("y", 80)):
+        Image.new("RGB", (width, 16)).save(tmp_path / "train" / f"{name}.png")
+    found, _ = opened(of_pairs(make_config(tmp_path)), tmp_path)
+    assert found.inputs == StoredInputs("uint8", "side-by-side", (1.0, 2.5))  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.families import Pix2PixHDLoss
 from hdgan.families.common.batch import Objectives
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
-from hdgan.families.saving import load_model, save_model
+from hdgan.families.saving import load_model, read_metadata, save_model
+from hdgan.inference import load
 from hdgan.seeding import seed_everything
 from hdgan.sharding.world import World
 from hdgan.training import (
@@ -523,6 +524,9 @@ def test_a_to_b_pairs_without_labels_or_features(make_config: MakeConfig, tmp_pa
         "0_input.png",
         "0_real.png",
     ]
+    metadata = read_metadata(find_checkpoint(config.out))
+    assert metadata["inputs"] == {"depth": "uint8", "layout": "ab", "aspects": [21 / 13, 21 / 13]}
+    assert load(config.out, device="cpu").input_depth == "uint8"
 
 
 def test_the_batch_must_divide(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from hdgan.checkpoints import require_new_checkpoint
 from hdgan.errors import CheckpointError
 from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, ResNetConfig, UNetConfig
 from hdgan.families.saving import load_model, save_model
+from hdgan.families.stored_inputs import StoredInputs, inputs_entry
 from hdgan.interop.cyclegan.networks import (
     Generator,
     is_theirs,
@@ -64,7 +65,8 @@ def convert_from_cyclegan(file: Path, out: Path) -> list[str]:
     with torch.device("meta"):
         model = Pix2Pix(config)
     model.generator, model.discriminator = generator, discriminator
-    save_model(out, model, extra={"source": "junyanz/pytorch-CycleGAN-and-pix2pix"}, new=True)
+    extra = {"source": "junyanz/pytorch-CycleGAN-and-pix2pix", **inputs_entry(StoredInputs("uint8"))}
+    save_model(out, model, extra=extra, new=True)
     return [f"G: {_kind(generator)}, {_network_options(generator)}; {'with' if discriminator else 'without'} D"]
 
 

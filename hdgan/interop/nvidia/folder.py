@@ -11,6 +11,7 @@ from hdgan.config.options import option
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import load_model, save_model
+from hdgan.families.stored_inputs import StoredInputs, inputs_entry
 from hdgan.interop.files import network_file, require_no_networks, write_networks
 from hdgan.interop.nvidia.networks import load_network, to_state_dict
 from hdgan.interop.nvidia.options import Networks, NvidiaOptions, model_config, notes_for_nvidia, options_of
@@ -65,7 +66,8 @@ def convert_from_nvidia(
         if network is None and getattr(model, name) is not None:
             notes.append(f"no {name} was found: the new checkpoint has none, and training from it starts a new one")
         setattr(model, name, network)
-    save_model(out, model, extra={"source": "NVIDIA/pix2pixHD", "epoch": epoch}, new=True)
+    inputs = inputs_entry(None if config.n_labels else StoredInputs("uint8"))
+    save_model(out, model, extra={"source": "NVIDIA/pix2pixHD", "epoch": epoch, **inputs}, new=True)
     return notes
 
 
