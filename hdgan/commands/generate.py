@@ -13,6 +13,7 @@ from typing import Annotated, TypeAlias
 import tyro
 from rich.console import Console
 
+from hdgan.commands.joint_input import InputHas, check_choice, check_inputs, with_left_halves
 from hdgan.commands.scene_choice import choose_scenes
 from hdgan.commands.sources import OPTIONS, SizeNote, check_sources, find_sources, trained_size
 from hdgan.commands.style_choice import StyleChoice
@@ -52,6 +53,7 @@ def generate(
     label: Path | None = None,
     instance: Path | None = None,
     input: Path | None = None,
+    input_has: InputHas | None = None,
     photo: Path | None = None,
     scenes: int | None = None,
     checkpoint: str = "latest",
@@ -77,6 +79,8 @@ def generate(
             s3://bucket/labels.
         instance: Instance map, or a folder of them, paired by name.
         input: Input image, or a folder of them, for a model trained on A->B pairs.
+        input_has: AB if each --input file has A and B side by side, of which the left half, A, is taken; A if all of
+            it is the input. It is asked for where a model was trained on such files and an input may be one.
         photo: Photo, or a folder of them, that gives each instance its style.
         scenes: Number of held-out built-in scenes whose maps are used instead of your own, for a model that was trained
             on such scenes. Their maps and rendered photos are written into the folder scenes beside the images.
@@ -93,6 +97,7 @@ def generate(
     """
     check_value(BatchSize, batch_size, "batch_size")
     tiles.check()
+    check_choice(input_has, input is not None, tiles.is_used)
     if tiles.is_used and batch_size > 1:
         raise ConfigError(f"--batch-size {batch_size} has no effect on images that are made in tiles: leave it out")
     console = Console(stderr=True)
@@ -105,6 +110,10 @@ def generate(
         if scenes is None:
             check_sources(run, pipeline, sources)
             pairs = find_sources(sources, console)
+            if input is not None and input_has is None:
+                assert pipeline.file is not None
+                remedy = "add --input-has AB if it has both, or --input-has A if all of it is A"
+                check_inputs(run, pipeline.file, pairs, console, remedy, "add --input-has AB if it has both")
         else:
             chosen = choose_scenes(run, pipeline, scenes, out, [OPTIONS[part] for part in sources])
             pairs, render = held_out_pairs(chosen, out / SCENES), partial(write_held_out, chosen, out / SCENES)
@@ -118,7 +127,7 @@ def generate(
         if render is not None and any(world.any(bool(missing))):
             _render_scenes(render, world, console)
         began = time.monotonic()
-        _generate_all(pipeline, missing, batch_size, tiles, choice.save_styles, console)
+        _generate_all(pipeline, missing, batch_size, tiles, choice.save_styles, console, halved=input_has == "AB")
         skipped = sum(world.rendezvous.all_gather(len(images) - len(missing)))
     there = f"; {count(skipped, 'image')} left out, which were there" if skipped else ""
     made = count(len(targets) - skipped, "image")
@@ -191,6 +200,8 @@ def _generate_all(
     tiles: TileChoice,
     save_styles: bool,
     console: Console,
+    *,
+    halved: bool,
 ) -> None:
     """Generate images and write each as soon as it is there."""
     assert pipeline.file is not None
@@ -202,7 +213,8 @@ def _generate_all(
                 made = _in_tiles(pipeline, images, tiles, save_styles, progress, written)
             else:
                 progress("generating", 0, len(images))
-                made = _at_once(pipeline, images, batch_size, save_styles, written)
+                asked = with_left_halves(images) if halved else images
+                made = _at_once(pipeline, asked, batch_size, save_styles, written)
             for maps in made:
                 size_note.compare(maps)
                 if not tiles.is_used:
@@ -218,7 +230,7 @@ def _generate_all(
 
 
 def _at_once(
-    pipeline: Pipeline, images: Sequence[_RequestedFile], batch_size: int, save_styles: bool, written: list[Path]
+    pipeline: Pipeline, images: Iterable[_RequestedFile], batch_size: int, save_styles: bool, written: list[Path]
 ) -> Iterator[Maps]:
     """Generate whole images, add each file to `written` once it is complete, and yield its maps."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from hdgan.commands.joint_input import check_inputs
 from hdgan.commands.scene_choice import choose_scenes
 from hdgan.commands.sources import check_sources, find_sources
 from hdgan.data import Pair
@@ -78,7 +79,13 @@ class SampleOptions:
                 yield held_out_pairs(chosen, Path(scratch))
         elif sources:
             check_sources(run, pipeline, sources)
-            yield find_sources(sources, Console(stderr=True))
+            console = Console(stderr=True)
+            pairs = find_sources(sources, console)
+            if self.input is not None:
+                assert pipeline.file is not None
+                cut = "cut A, the left half, out of it"
+                check_inputs(run, pipeline.file, pairs, console, cut, f"{cut} if it has both")
+            yield pairs
         else:
             yield []
 

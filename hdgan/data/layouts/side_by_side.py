@@ -11,6 +11,7 @@ from hdgan.data.headers import read_header, require_input
 from hdgan.data.images import read_input, require_unit_range, to_photo
 from hdgan.data.layouts import layouts
 from hdgan.data.layouts._layout import FolderLayout, Part
+from hdgan.data.opening import NamedArray
 from hdgan.data.pairs import Arrays, Listing, Pair, PairHeader
 from hdgan.errors import DataError
 
@@ -29,23 +30,35 @@ class SideBySidePair(Pair):
         header = read_header(self.first_file)
         require_input(self.first_file, header)
         width, height = header.upright
-        return PairHeader({"input": (self._half(width), height)}, {"input": header.kind, "photo": header.kind})
+        return PairHeader(
+            {"input": (_half(self.first_file, width), height)}, {"input": header.kind, "photo": header.kind}
+        )
 
     def read(self, size: Size | None = None, map_size: Size | None = None) -> Arrays:
         both = read_input(self.first_file)
-        half = self._half(both.shape[1])
+        half = _half(self.first_file, both.shape[1])
         photo = both[:, half:]
         if self.stored:
             require_unit_range(self.first_file, photo)
         return {"input": both[:, :half], "photo": photo if self.stored else to_photo(self.first_file, photo)}
 
-    def _half(self, width: int) -> int:
-        if width % 2:
-            raise DataError(
-                f"{self.first_file} is {width} pixels wide, which cannot be split into equal halves; join A and B of "
-                "equal size"
-            )
-        return width // 2
+
+def read_input_half(path: Path) -> NamedArray:
+    """Read A, the left half of a file that has A and B side by side, as `read_input` does.
+
+    Raises:
+        DataError: the file cannot be read, or has an odd width.
+    """
+    both = read_input(path)
+    return NamedArray.of(both[:, : _half(path, both.shape[1])].copy(), str(path))
+
+
+def _half(path: Path, width: int) -> int:
+    if width % 2:
+        raise DataError(
+            f"{path} is {width} pixels wide, which cannot be split into equal halves; join A and B of equal size"
+        )
+    return width // 2
 
 
 class SideBySide(FolderLayout):
