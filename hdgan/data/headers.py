@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hdgan.config.bounds import Depth
-from hdgan.config.options import option
+from hdgan.config.options import option, option_off
 from hdgan.data.arrays import load_array
 from hdgan.data.image_kind import ImageKind
 from hdgan.data.opening import UNREADABLE, ImageSource, first_tile, is_halved, named, opened, raw_mode, tiles_of
@@ -127,17 +127,26 @@ def require_map(name: Path | str, header: Header, kind: Kind) -> None:
         )
     if header.mode not in _MAP_MODES or header.channels != 1 or header.frames != 1:
         found = f"mode {header.mode} with {count(header.channels, 'channel')} and {count(header.frames, 'page')}"
+        without = (
+            f"train without instance maps ({option_off('model.instances')})"
+            if kind == "instance map"
+            else f"train without labels ({option('model.n_labels')} 0) if its colours are the input"
+        )
         raise DataError(
-            f"{name}: this {kind} has {found}; {_colours_remedy(header)}"
-            "save one channel of integers (8- or 16-bit grey or palette PNG, 32-bit TIFF, integer .npy), "
-            f"or train without labels ({option('model.n_labels')} 0) if its colours are the input"
+            f"{name}: this {kind} has {found}; {_colours_remedy(header, kind)}"
+            f"save one channel of integers (8- or 16-bit grey or palette PNG, 32-bit TIFF, integer .npy), or {without}"
         )
 
 
-def _colours_remedy(header: Header) -> str:
-    """What to do about a map in which classes may be colours."""
+def _colours_remedy(header: Header, kind: Kind) -> str:
+    """What to do about a map in which classes or objects may be colours."""
     if header.mode not in ("RGB", "RGBA"):
         return ""
+    if kind == "instance map":
+        return (
+            "if each object has a colour, its number can be R + 256 * G + 65536 * B, as in COCO panoptic, which "
+            "`hdgan data convert` reads; "
+        )
     return "if each colour is a class, `hdgan data convert` writes label maps of it; otherwise "
 
 
@@ -184,8 +193,13 @@ def shown_size(header: Header, size: tuple[int, int] | None) -> tuple[int, int]:
 def header_of_array(array: np.ndarray) -> Header:
     """Header of an array [H, W, C]."""
     height, width, channels = array.shape
-    name = array.dtype.name
-    return Header((width, height), (width, height), "NPY", name, channels, white=WHITES.get(name))
+    mode, white = mode_of_numbers(array.dtype)
+    return Header((width, height), (width, height), "NPY", mode, channels, white=white)
+
+
+def mode_of_numbers(dtype: np.dtype) -> tuple[str, int | None]:
+    """The mode and the white of a header for an array's numbers: of bool those of an image of one bit."""
+    return ("1", 1) if dtype.kind == "b" else (dtype.name, WHITES.get(dtype.name))
 
 
 def header_of(image: Image.Image, source: ImageSource) -> Header:

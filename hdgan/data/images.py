@@ -50,7 +50,7 @@ def read_map(source: Readable, kind: Kind = "label map") -> np.ndarray:
 
     Args:
         source: PNG, TIFF, BMP or PGM of one channel, or .npy of integers, [H, W] or [H, W, 1]; or a Pillow image or
-            array of that kind.
+            array of that kind. One bit, which NumPy calls bool, gives 0 and 1.
         kind: "label map" or "instance map", for messages.
 
     Returns:
@@ -162,13 +162,15 @@ def to_photo(source: object, values: np.ndarray) -> Image.Image:
 
     Args:
         source: where the array is from, for messages.
-        values: uint8 or uint16, [H, W] or [H, W, C]: grey, grey and opacity, RGB, or RGB and opacity.
+        values: uint8, uint16 or bool, [H, W] or [H, W, C]: grey, grey and opacity, RGB, or RGB and opacity.
 
     Raises:
         DataError: another type or number of channels.
     """
     require_numbers(named(source), values.shape, values.dtype)
     values = values if values.ndim == 3 else values[..., None]
+    if values.dtype == bool:
+        values = values * np.uint8(255)
     if values.dtype.name not in ("uint8", "uint16"):
         raise DataError(f"{named(source)}: a photo of type {values.dtype}; save it with 8 or 16 bits per channel")
     if values.shape[2] > 4:
@@ -282,7 +284,7 @@ def as_input(source: object, array: np.ndarray, white: int | None, kind: Kind) -
 
     Args:
         source: where they are from, for messages.
-        array: of any shape, in any byte order.
+        array: of any shape, in any byte order, or bool with a `white` of 1.
         white: the stored number that means full brightness; None for floats.
         kind: what the image is, for messages.
 
@@ -309,14 +311,16 @@ def as_ids(source: object, values: np.ndarray) -> np.ndarray:
 
     Args:
         source: where they are from, for messages.
-        values: integers of any shape, in any byte order.
+        values: integers of any shape, in any byte order, or bool.
 
     Returns:
-        uint8, uint16 or int32. It may be `values` itself.
+        uint8, uint16 or int32; of bool 0 and 1. It may be `values` itself.
 
     Raises:
         DataError: a number does not fit into int32.
     """
+    if values.dtype == bool:
+        return values.astype(np.uint8)
     if values.dtype.kind == "u" and values.dtype.itemsize < 4:
         return values.astype(values.dtype.newbyteorder("="), copy=False)
     low, high = int(values.min()), int(values.max())

@@ -56,7 +56,8 @@ class Windows:
         if self._is_map:
             require_map(path, header, kind)
             self.channels = 1
-            self.dtype = np.dtype(stored.dtype.name if stored.dtype.name in WHITES else "int32")
+            bits = "uint8" if stored.dtype == bool else stored.dtype.name
+            self.dtype = np.dtype(bits if bits in WHITES else "int32")
         else:
             require_input(path, header, kind)
             self.channels, self.dtype = header.input_channels, np.dtype(header.kind.depth)

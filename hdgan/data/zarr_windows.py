@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hdgan.data.arrays import require_numbers
-from hdgan.data.headers import WHITES, Header
+from hdgan.data.headers import Header, mode_of_numbers
 from hdgan.data.opening import UNREADABLE, damaged
 from hdgan.data.tiles import StoredImage, TiledImage
 from hdgan.errors import DataError
@@ -113,9 +113,9 @@ def _stored(path: Path, array: Any, axes: list[str], rounding: list[str]) -> Sto
         values = values.transpose([kept.index(axis) for axis in _PLANE if axis in kept])
         return values if values.ndim == 3 else values[..., None]
 
-    size, name = (width, height), array.dtype.name
+    size, (mode, white) = (width, height), mode_of_numbers(array.dtype)
     inexact = f"stored by the zarr codec {rounding[0]}, which may not keep ids exactly" if rounding else ""
-    header = Header(size, size, "NPY", name, channels, white=WHITES.get(name), inexact=inexact)
+    header = Header(size, size, "NPY", mode, channels, white=white, inexact=inexact)
     return StoredImage(
         header, array.dtype, TiledImage((height, width, channels), tile, array.dtype, decode).read, lambda: None
     )

@@ -191,7 +191,9 @@ def _read_ids(
         source = torch.from_numpy(np.array(read_map(source.reshape(-1, source.shape[2]), kind)).reshape(source.shape))
     elif not isinstance(source, Tensor):
         source = torch.from_numpy(np.array(read_map(_with_path(source), kind)))
-    if source.is_floating_point() or source.is_complex() or source.dtype == torch.bool:
+    if source.dtype == torch.bool:
+        source = source.to(torch.uint8)
+    if source.is_floating_point() or source.is_complex():
         raise DataError(f"the {kind} is of type {source.dtype}: give integers")
     if source.dim() == 4 and source.shape[1] == 1:
         source = source[:, 0]

@@ -48,6 +48,40 @@ def test_map_is_exact(save, name, ids):
     assert (values.astype(np.int64) == ids.reshape(2, 3)).all()
 
 
+def test_bool_is_an_image_of_one_bit(save, tmp_path):
+    bits = np.eye(3, dtype=bool)[:2]
+    np.save(tmp_path / "a.npy", bits)
+    forms = [save("a.png", bits), tmp_path / "a.npy", Image.fromarray(bits), bits, bits[..., None]]
+    for form in forms:
+        for kind in ("label map", "instance map"):
+            values = read_map(form, kind)
+            assert values.dtype == np.uint8
+            assert (values == bits).all()
+        stretched = [read_input(form), read_stored_photo(form)]
+        if form is not forms[1]:  # a photo is an image, not .npy
+            stretched.append(np.asarray(read_photo(form)))
+        for values in stretched:
+            assert values.dtype == np.uint8
+            assert (values == 255 * bits[..., None]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_colours_of_an_instance_map_are_no_classes(tmp_path, mode):
+    path = tmp_path / "a.png"
+    Image.new(mode, (3, 2)).save(path)
+    with pytest.raises(DataError) as error:
+        read_map(path, "instance map")
+    said = str(error.value)
+    assert f"this instance map has mode {mode}" in said
+    assert "R + 256 * G + 65536 * B, as in COCO panoptic, which `hdgan data convert` reads; save one channel" in said
+    assert said.endswith("or train without instance maps (model.instances=False)")
+    assert "class" not in said
+    with pytest.raises(
+        DataError, match=r"if each colour is a class, `hdgan data convert` writes .* or train without la"
+    ):
+        read_map(path)
+
+
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_map_in_compressed_tiff_is_exact(save, compression):
     assert (read_map(save("a.tif", IDS32, compression=compression)) == IDS32).all()

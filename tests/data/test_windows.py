@@ -55,6 +55,7 @@ def check(windows: Windows, whole: np.ndarray) -> None:
         ("ids.npy", IDS32.astype(np.int64)),
         ("ids16.npy", IDS8.astype(">u2")),
         ("column.npy", np.asfortranarray(IDS32)[..., None]),
+        ("bits.npy", IDS8 % 2 == 0),
     ],
 )
 def test_maps(save, name, array):
@@ -74,6 +75,7 @@ def test_maps(save, name, array):
         ("eleven.npy", RNG.random((HEIGHT, WIDTH, 11)).astype(np.float64)),
         ("deep.npy", RGB.astype(">u2")),
         ("fortran.npy", np.asfortranarray(RGB)),
+        ("bits.npy", IDS8 % 2 == 0),
     ],
 )
 def test_images(save, name, array):

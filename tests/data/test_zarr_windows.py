@@ -81,6 +81,12 @@ def test_images(make, image, chunks):
     check(open_image(make(image, chunks)), image)
 
 
+def test_bool_is_one_bit(make):
+    bits = IDS8 % 2 == 0
+    check(open_map(make(bits, (8, 16))), bits.astype(np.uint8))
+    check(open_image(make(bits, (8, 16), "image.zarr")), 255 * bits[..., None].astype(np.uint8))
+
+
 def test_a_folder_without_the_ending(make):
     check(open_map(make(IDS8, (8, 16), "plain")), IDS8)
 

@@ -254,7 +254,15 @@ def test_dontcare_is_no_wrong_label() -> None:
 def test_pictures_of_one_bit_are_maps() -> None:
     pipeline = make(n_labels=2, instances=False)
     mask = np.eye(8, dtype=bool)
-    assert torch.equal(pipeline(Image.fromarray(mask)), pipeline(mask.astype(np.uint8)))
+    expected = pipeline(mask.astype(np.uint8))
+    for form in (Image.fromarray(mask), mask, mask[..., None], torch.from_numpy(mask)):
+        assert torch.equal(pipeline(form), expected)
+    batch = np.stack([mask, ~mask])
+    assert torch.equal(pipeline(batch), pipeline(batch.astype(np.uint8)))
+    with_instances = make(n_labels=2)
+    expected = with_instances(mask.astype(np.uint8), mask.astype(np.uint8))
+    for form in (mask, torch.from_numpy(mask)):
+        assert torch.equal(with_instances(mask, form), expected)
 
 
 WRONG: dict[str, tuple[object, object, str]] = {
