@@ -26,6 +26,11 @@ DEVICE_OF = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}
 """The kind of device whose tensors the kernels of a backend process."""
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """Floating-point dtypes that kernels compute on; others, such as float64, are for `eager`."""
+OLDEST_CUDA = (8, 0)
+"""The lowest compute capability of which nvcc can make the CUDA kernels: they copy by cp.async (setup.py)."""
+OLDEST_TRITON = (7, 0)
+"""The lowest one for which Triton can compile its kernels: their atomics are relaxed. Triton promises nothing below
+8.0; that they compile for 7.0 is tested."""
 
 _forced: list[str | None] = [os.environ.get("HDGAN_BACKEND") or None]
 """The backends that the environment and each active `backend` ask for. The last one counts."""
@@ -146,8 +151,10 @@ def _why_unusable(name: str, gpu: int | None) -> str | None:
             return "hdgan._C was built without CUDA; install a wheel with CUDA, or from source with nvcc on PATH"
     if not torch.cuda.is_available():
         return "PyTorch sees no CUDA GPU"
+    if torch.version.hip:
+        return "its kernels are for NVIDIA's GPUs, this PyTorch is for AMD's (ROCm)"
     if name == "triton":
-        return _triton_missing()
+        return _triton_missing() or _gpu_too_old_for_triton(gpu)
     too_old = _driver_too_old(extension.cuda_version, extension.cuda_driver_version())
     return too_old or _gpu_too_old(extension.cuda_archs, gpu)
 
@@ -176,10 +183,17 @@ def _gpu_too_old(archs: str, gpu: int | None) -> str | None:
     exact = any(name.rstrip("af") == f"{capability[0]}.{capability[1]}" for name in names)
     if same_major or by_ptx or exact:
         return None
+    found = f"this GPU has {_dotted(capability)}"
+    if capability < OLDEST_CUDA:
+        return f"the CUDA kernels need compute capability {_dotted(OLDEST_CUDA)} or higher, {found}"
     return (
-        f"hdgan._C was built for compute capability {archs}, this GPU has {capability[0]}.{capability[1]}; "
-        f'install with TORCH_CUDA_ARCH_LIST="{capability[0]}.{capability[1]}"'
+        f"hdgan._C was built for compute capability {archs}, {found}; "
+        f'install with TORCH_CUDA_ARCH_LIST="{_dotted(capability)}"'
     )
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
 
 
 def _triton_missing() -> str | None:
@@ -188,6 +202,16 @@ def _triton_missing() -> str | None:
     except ImportError as error:
         return f"triton cannot be imported ({error}); pip install triton"
     return None
+
+
+def _gpu_too_old_for_triton(gpu: int | None) -> str | None:
+    capability = torch.cuda.get_device_capability(gpu)
+    if capability >= OLDEST_TRITON:
+        return None
+    return (
+        f"the Triton kernels need compute capability {_dotted(OLDEST_TRITON)} or higher, "
+        f"this GPU has {_dotted(capability)}"
+    )
 
 
 def launch(stem: str, kernel: str, backend: str, device: torch.device, *arguments: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-ARCHS = {80, 90, 100, 120}
+ARCHS = {70, 80, 90, 100, 120}
 NARROW = {
     # Variant and kernel: loads and stores of two bytes, at most. Everything else goes by more.
     ("last up nchw", "instance_norm_act_fwd_kernel"): (4, 4),  # pixels at both ends of rows, outside of whole groups
@@ -62,7 +62,7 @@ def test_compiles_without_spills(compilations, stem):
     assert {(row["kernel"], row["arch"]) for row in found["compiled"]} == {
         (kernel, arch) for kernel in found["kernels"] for arch in ARCHS
     }
-    assert not [row for row in found["compiled"] if row["spilled"]]
+    assert not [row for row in found["compiled"] if row.get("spilled")]
 
 
 @pytest.mark.slow

@@ -107,7 +107,6 @@ def test_a_processor_that_the_extension_is_not_for_is_said(monkeypatch):
     [
         ("8.0 9.0", (9, 0), True),
         ("8.0 9.0", (8, 9), True),
-        ("8.0 9.0", (7, 5), False),
         ("8.0 9.0", (10, 0), False),
         ("8.0 9.0+PTX", (12, 1), True),
         ("9.0a", (9, 0), True),
@@ -121,6 +120,12 @@ def test_architectures(monkeypatch, archs, capability, fits):
     reason = _backend._gpu_too_old(archs, 0)
     assert (reason is None) == fits
     assert fits or f'TORCH_CUDA_ARCH_LIST="{capability[0]}.{capability[1]}"' in reason
+
+
+def test_nobody_is_told_to_build_for_a_gpu_that_the_cuda_kernels_cannot_be_built_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (7, 5))
+    reason = _backend._gpu_too_old("8.0 9.0", 0)
+    assert reason == "the CUDA kernels need compute capability 8.0 or higher, this GPU has 7.5"
 
 
 @pytest.fixture
@@ -158,6 +163,31 @@ def test_triton_runs_where_the_driver_is_too_old_for_the_extension(gpus):
     name, reason = _backend._choose("op", "cuda", "cuda", 0, torch.float32)
     assert name == "cuda"
     assert "install hdgan again with the nvcc of CUDA 12 on PATH" in reason
+
+
+@pytest.mark.parametrize(("capability", "chosen"), [((6, 1), "eager"), ((7, 0), "triton"), ((7, 5), "triton")])
+def test_a_gpu_that_triton_cannot_compile_for(gpus, capability, chosen):
+    gpus(capability)
+    assert _backend._choose("op", None, "cuda", 0, torch.float32) == (chosen, None)
+    _, refused = _backend._choose("op", "triton", "cuda", 0, torch.float32)
+    if chosen == "eager":
+        assert refused == (
+            "backend 'triton' cannot run: the Triton kernels need compute capability 7.0 or higher, this GPU has 6.1"
+        )
+    else:
+        assert refused is None
+
+
+def test_gpus_of_amd_run_eager(gpus, monkeypatch):
+    """PyTorch calls them cuda, and those of today have capabilities of 9.0 and more."""
+    gpus((9, 4))
+    monkeypatch.setattr(torch.version, "hip", "6.4.43482")
+    assert _backend._choose("op", None, "cuda", 0, torch.float32) == ("eager", None)
+    for name in ("cuda", "triton"):
+        _, refused = _backend._choose("op", name, "cuda", 0, torch.float32)
+        assert refused == (
+            f"backend {name!r} cannot run: its kernels are for NVIDIA's GPUs, this PyTorch is for AMD's (ROCm)"
+        )
 
 
 @pytest.mark.parametrize("first", [0, 1])
