@@ -98,10 +98,27 @@ def architectures(nvcc: Path) -> list[str]:
         if not re.fullmatch(r"\d+\.\d(\+PTX)?|\d+\.\d[af]", arch):
             raise SystemExit(f"TORCH_CUDA_ARCH_LIST: expected compute capabilities such as 9.0 or 12.0+PTX, got {arch}")
     if asked:
-        return asked
+        return without_old(asked)
     known = output_of(nvcc, "--list-gpu-code")
     archs = [arch for arch in DEFAULT_ARCHS.split() if f"sm_{digits(arch)}\n" in known]
     return [arch.removesuffix("+PTX") for arch in archs[:-1]] + [archs[-1].removesuffix("+PTX") + "+PTX"]
+
+
+def without_old(asked: list[str]) -> list[str]:
+    """Those of the compute capabilities for which nvcc can compile the kernels: cp.async came with 8.0."""
+    archs = [arch for arch in asked if int(arch.split(".")[0]) >= 8]
+    if not archs:
+        raise SystemExit(
+            "TORCH_CUDA_ARCH_LIST: the CUDA kernels need compute capability 8.0 or higher, got "
+            f"{' '.join(asked)}; HDGAN_BUILD=cpu leaves CUDA out"
+        )
+    if archs != asked:
+        left_out = " ".join(arch for arch in asked if arch not in archs)
+        print(
+            f"TORCH_CUDA_ARCH_LIST: {left_out} left out, since the CUDA kernels need compute capability 8.0 or higher",
+            file=sys.stderr,
+        )
+    return archs
 
 
 def cuda_version(nvcc: Path) -> str:
@@ -119,10 +136,10 @@ def digits(arch: str) -> str:
 def gencode(archs: list[str]) -> list[str]:
     """Flags for one PTX, of the oldest architecture, and machine code of all made from it.
 
-    The kernels use nothing that came after 8.0, and it takes half the time of compiling for each. Older architectures
-    and those that end in a letter are compiled for by themselves.
+    The kernels use nothing that came after 8.0, and it takes half the time of compiling for each. Architectures that
+    end in a letter are compiled for by themselves.
     """
-    shared = [digits(arch) for arch in archs if digits(arch).isdigit() and int(digits(arch)) >= 80]
+    shared = [digits(arch) for arch in archs if digits(arch).isdigit()]
     flags = []
     if shared:
         oldest = min(shared, key=int)

@@ -251,6 +251,36 @@ def test_a_tag_has_to_be_true(built: Built, nvcc_13: str, tag: str, command: str
     assert done.stderr.strip() == f"HDGAN_WHEEL_TAG={tag}: {says.format(nvcc=nvcc)}"
 
 
+@pytest.fixture
+def toolkit(nvcc_13: str) -> dict[str, str]:
+    """Settings with a CUDA toolkit whose compiler compiles nothing, as the C++ compiler beside it."""
+    nvcc = Path(nvcc_13.split(os.pathsep)[0]) / "nvcc"
+    runtime = nvcc.parent.parent / "lib64" / "libcudart_static.a"
+    runtime.parent.mkdir()
+    runtime.touch()
+    nvcc.write_text(nvcc.read_text() + 'for argument; do [ "$argument" != -c ] || exit 1; done\n')
+    return {"HDGAN_BUILD": "cuda", "PATH": nvcc_13, "CUDA_HOME": "", "CUDA_PATH": "", "CXX": "false"}
+
+
+NEEDED = "the CUDA kernels need compute capability 8.0 or higher"
+
+
+def test_architectures_that_the_kernels_cannot_be_compiled_for_are_left_out(
+    toolkit: dict[str, str], tmp_path: Path
+) -> None:
+    tree = copy_tree(tmp_path / "tree")
+    command = ("setup.py", "-q", "build_ext", "--inplace")
+    done = python(tree, *command, ok=False, TORCH_CUDA_ARCH_LIST="6.1;7.5 8.6 9.0a", **toolkit)
+    assert f"TORCH_CUDA_ARCH_LIST: 6.1 7.5 left out, since {NEEDED}\n" in done.stderr
+    (rules,) = tree.glob("build/**/build.ninja")
+    assert set(re.findall(r"(?:sm|compute)_(\w+)", rules.read_text())) == {"86", "90a"}
+    assert 'HD_CUDA_ARCHS="8.6 9.0a"' in rules.read_text()
+
+    done = python(tree, *command, ok=False, TORCH_CUDA_ARCH_LIST="7.0;7.5+PTX", **toolkit)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"TORCH_CUDA_ARCH_LIST: {NEEDED}, got 7.0 7.5+PTX; HDGAN_BUILD=cpu leaves CUDA out"
+
+
 def listing(tool: str, option: str, *objects: Path) -> str:
     return subprocess.run([tool, option, *objects], capture_output=True, text=True, check=True).stdout
 
