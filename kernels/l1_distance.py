@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hdgan.kernels import common
+
 BLOCK = 2048  # elements of one program at a time
 MOST_PROGRAMS = 8192
 
@@ -74,11 +76,13 @@ def l1_distance_fwd(x: Tensor, target: Tensor, distance: Tensor, sign: Tensor | 
     """x and target, dense and in one order -> distance [] and sign as x."""
     n = x.numel()
     programs = l1_distance_scratch(n)
-    l1_distance_fwd_kernel[(programs,)](x, target, sign, scratch, n, programs, BLOCK=BLOCK)
-    l1_distance_mean_kernel[(1,)](scratch, distance, programs, float(n), BLOCK=MOST_PROGRAMS, num_warps=8)
+    l1_distance_fwd_kernel[(programs,)](x, target, sign, scratch, n, programs, BLOCK=BLOCK, **common.OPTIONS)
+    l1_distance_mean_kernel[(1,)](
+        scratch, distance, programs, float(n), BLOCK=MOST_PROGRAMS, num_warps=8, **common.OPTIONS
+    )
 
 
 def l1_distance_bwd(dy: Tensor, sign: Tensor, dx: Tensor) -> None:
     """dy [] and sign -> dx in the order of sign."""
     n = dx.numel()
-    l1_distance_bwd_kernel[(-(-n // BLOCK),)](dy, sign, dx, n, float(n), BLOCK=BLOCK)
+    l1_distance_bwd_kernel[(-(-n // BLOCK),)](dy, sign, dx, n, float(n), BLOCK=BLOCK, **common.OPTIONS)
