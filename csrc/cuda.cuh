@@ -23,6 +23,7 @@
 #define HD_SHARED(T, name)                                       \
   extern __shared__ __align__(16) unsigned char hd_shared_raw[]; \
   T* name = reinterpret_cast<T*>(hd_shared_raw)
+#define HD_MOST_ROWS 65535  // blocks of a grid in its directions y and z
 #endif
 
 namespace hd {
@@ -50,6 +51,16 @@ inline void check_cuda(cudaError_t status, const char* what) {
 }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A grid of `columns` blocks in the direction x, for each of so many rows. More rows than the direction y has go on in
+// the direction z. Then there may be a few too many: kernels ask grid_row() for theirs.
+inline dim3 grid_of(int64_t columns, int64_t rows) {
+  const int64_t layers = ceil_div(rows, HD_MOST_ROWS);
+  return dim3(static_cast<unsigned>(columns), static_cast<unsigned>(ceil_div(rows, layers)),
+              static_cast<unsigned>(layers));
+}
+
+__device__ __forceinline__ unsigned grid_row() { return blockIdx.z * gridDim.y + blockIdx.y; }
 
 // Bytes of shared memory that a block may ask for on the current GPU.
 inline int64_t shared_offered() {

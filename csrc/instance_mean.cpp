@@ -87,13 +87,14 @@ bool reduce(const T* image, const int32_t* rows, const Layout& layout, int64_t b
   return true;
 }
 
-// Write the value of each pixel of [begin, end) of one image from table [N, C].
+// Write the value of each pixel of [begin, end) of one image from table [N, C]. False if a row is not in the table.
 template <typename T>
-void broadcast(const T* HD_RESTRICT table, const int32_t* HD_RESTRICT rows, const Layout& layout, int64_t begin,
-               int64_t end, T* HD_RESTRICT image) {
+bool broadcast(const T* HD_RESTRICT table, int64_t table_rows, const int32_t* HD_RESTRICT rows, const Layout& layout,
+               int64_t begin, int64_t end, T* HD_RESTRICT image) {
   const int64_t channels = layout.channels;
   while (begin < end) {
     const int64_t stop = end_of_run(rows, begin, end), n = stop - begin;
+    if (rows[begin] < 0 || rows[begin] >= table_rows) return false;
     const T* value = table + rows[begin] * channels;
     if (!layout.last) {
       for (int64_t c = 0; c < channels; ++c) {
@@ -123,6 +124,15 @@ void broadcast(const T* HD_RESTRICT table, const int32_t* HD_RESTRICT rows, cons
     }
     begin = stop;
   }
+  return true;
+}
+
+// Whether each image has rows, and these are all rows of the table. An index that was put together by hand may be
+// wrong.
+bool are_sound(const int64_t* offsets, int64_t batch, int64_t n) {
+  bool rise = true;
+  for (int64_t b = 0; b < batch; ++b) rise &= offsets[b] < offsets[b + 1];
+  return rise && offsets[0] == 0 && offsets[batch] == n;
 }
 
 }  // namespace
@@ -130,6 +140,10 @@ void broadcast(const T* HD_RESTRICT table, const int32_t* HD_RESTRICT rows, cons
 void instance_mean_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor sums, int threads) {
   const Layout layout = layout_of(x);
   const int64_t channels = layout.channels, pixels = layout.pixels, *offset = offsets.as<int64_t>();
+  if (!are_sound(offset, layout.batch, sums.shape[0]))
+    throw std::invalid_argument(
+        "instance_mean: expected offsets from 0 to the number of instances, which rise with every image: an index must "
+        "stay whole");
   for (int64_t b = 0; b < layout.batch; ++b) {
     const int64_t n = offset[b + 1] - offset[b], first = offset[b];
     // Zeroing and adding up the tables of all chunks must stay small beside the image.
@@ -163,6 +177,7 @@ void instance_mean_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor sums, in
 void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y, int threads) {
   const Layout layout = layout_of(y);
   const int64_t n = table.shape[0], channels = layout.channels, pixels = layout.pixels;
+  bool foreign = false;
   with_floating(y.dtype, [&](auto type) {
     using T = decltype(type);
     use_huge_pages<T>(y);
@@ -175,10 +190,14 @@ void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y,
     const int64_t chunks = (pixels + kChunk - 1) / kChunk;
     parallel_for(layout.batch * chunks, threads, [&](int64_t task) {
       const int64_t b = task / chunks, begin = task % chunks * kChunk;
-      broadcast(static_cast<const T*>(values), rows.as<int32_t>() + b * pixels, layout, begin,
-                smaller(begin + kChunk, pixels), y.as<T>() + b * channels * pixels);
+      if (!broadcast(static_cast<const T*>(values), n, rows.as<int32_t>() + b * pixels, layout, begin,
+                     smaller(begin + kChunk, pixels), y.as<T>() + b * channels * pixels))
+        __atomic_store_n(&foreign, true, __ATOMIC_RELAXED);
     });
   });
+  if (foreign)
+    throw std::invalid_argument(
+        "instance_mean: expected rows below the number of instances, none negative: an index must stay whole");
 }
 
 }  // namespace hd::cpu

@@ -17,10 +17,9 @@ void instance_mean_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor sums, ui
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     const Layout layout = layout_of(x, rows, sizeof(T), kThreads * kPixels * kSteps, kPixels);
-    const dim3 grid(static_cast<unsigned>(layout.batch * layout.tiles),
-                    static_cast<unsigned>(ceil_div(layout.channels, kChannels)));
-    HD_LAUNCH(instance_mean_reduce_kernel<T>, grid, kThreads, staged_bytes(layout, sizeof(T)), stream, x.as<T>(),
-              rows.as<int>(), offsets.as<int64_t>(), sums.as<float>(), layout);
+    HD_LAUNCH(instance_mean_reduce_kernel<T>, grid_of(layout.batch * layout.tiles, groups_of(layout)), kThreads,
+              staged_bytes(layout, sizeof(T)), stream, x.as<T>(), rows.as<int>(), offsets.as<int64_t>(),
+              sums.as<float>(), sums.shape[0], layout);
   });
 }
 
@@ -28,11 +27,10 @@ void instance_mean_reduce_sorted(Tensor x, Tensor order, Tensor starts, Tensor p
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     const Layout layout = layout_of(x, order, sizeof(T), 1, 1);
-    const int64_t n = partial.shape[1], each = layout.batch * layout.pixels / n;  // pixels of an instance
-    const dim3 grid(static_cast<unsigned>(n), static_cast<unsigned>(partial.shape[0]),
-                    static_cast<unsigned>(ceil_div(layout.channels, kChannels)));
-    HD_LAUNCH(instance_mean_reduce_sorted_kernel<T>, grid, each > 64 ? kThreads : 32, 0, stream, x.as<T>(),
-              order.as<int64_t>(), starts.as<int64_t>(), partial.as<float>(), layout);
+    const int64_t pieces = partial.shape[0], n = partial.shape[1], each = layout.batch * layout.pixels / n;
+    HD_LAUNCH(instance_mean_reduce_sorted_kernel<T>, grid_of(n, pieces * groups_of(layout)), each > 64 ? kThreads : 32,
+              0, stream, x.as<T>(), order.as<int64_t>(), starts.as<int64_t>(), partial.as<float>(),
+              static_cast<unsigned>(pieces), layout);
   });
 }
 

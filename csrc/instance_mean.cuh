@@ -37,6 +37,9 @@ Layout layout_of(const Tensor& x, const Tensor& rows, int64_t bytes, int64_t til
           last};
 }
 
+// Groups of channels, each of which a block of a reduction adds up.
+int64_t groups_of(const Layout& layout) { return ceil_div(layout.channels, kChannels); }
+
 // Bytes of shared memory for the pixels of a block that are staged.
 size_t staged_bytes(const Layout& layout, size_t bytes) {
   return layout.staged ? kThreads * kPixels * (layout.last ? layout.channels : kChannels) * bytes : 0;

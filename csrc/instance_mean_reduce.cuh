@@ -18,10 +18,12 @@ constexpr unsigned kAll = 0xffffffffu;
 struct Sums {
   float* table;   // [rows, kChannels] in shared memory, null if there are too many
   float* global;  // [rows, C], from the group's first channel on
+  unsigned rows;  // of the image; what other rows add is left out, since it has no place
   int stride;     // C
   int channels;   // of the group
 
   __device__ __forceinline__ void add(int row, int c, float value) const {
+    if (static_cast<unsigned>(row) >= rows) return;
     if (table != nullptr)
       atomicAdd(&table[row * kChannels + c], value);
     else
@@ -182,15 +184,21 @@ __global__ void __launch_bounds__(kThreads, 3)
                                 const int* __restrict__ rows,         // [B, H, W]
                                 const int64_t* __restrict__ offsets,  // [B + 1] first row of each image
                                 float* __restrict__ out,              // [N, C], added to
+                                int64_t all_rows,                     // N
                                 Layout layout) {
   __shared__ float table[kTableRows * kChannels];
   HD_SHARED(T, tiles);  // pixels that are staged
   const int64_t b = blockIdx.x / layout.tiles, tile = blockIdx.x % layout.tiles;
-  const int channel = static_cast<int>(blockIdx.y) * kChannels, channels = layout.channels;
-  const int64_t first = offsets[b], n = offsets[b + 1] - first;
+  const int64_t from = static_cast<int64_t>(grid_row()) * kChannels;
+  if (from >= layout.channels) return;
+  const int channel = static_cast<int>(from), channels = layout.channels;
+  // Within the table, also if the offsets of an index that was put together by hand are not.
+  const int64_t first = min(max(offsets[b], int64_t{0}), all_rows);
+  const int64_t n = max(min(offsets[b + 1], all_rows) - first, int64_t{0});
   const bool fits = n <= kTableRows;
   float* target = out + first * channels + channel;
-  const Sums sums = {fits ? table : nullptr, target, channels, min(kChannels, channels - channel)};
+  const Sums sums = {fits ? table : nullptr, target, static_cast<unsigned>(n), channels,
+                     min(kChannels, channels - channel)};
   if (fits)
     for (int i = static_cast<int>(threadIdx.x); i < n * kChannels; i += kThreads) table[i] = 0.f;
   __syncthreads();

@@ -13,12 +13,16 @@ __global__ void __launch_bounds__(kThreads, 2)
                                        const int64_t* __restrict__ order,   // [B * H * W] pixels by instance
                                        const int64_t* __restrict__ starts,  // [N + 1] first of each instance in it
                                        float* __restrict__ partial,         // [pieces, N, C]
-                                       Layout layout) {
+                                       unsigned pieces, Layout layout) {
   __shared__ float warps[kThreads / 32][kChannels];
-  const int64_t row = blockIdx.x, pieces = gridDim.y, piece = blockIdx.y;
-  const int channel = static_cast<int>(blockIdx.z) * kChannels, channels = layout.channels;
-  const int64_t start = starts[row], stop = starts[row + 1], size = (stop - start + pieces - 1) / pieces;
-  const int64_t end = min(start + (piece + 1) * size, stop);
+  const int64_t row = blockIdx.x, piece = grid_row() % pieces;
+  const int64_t from = static_cast<int64_t>(grid_row() / pieces) * kChannels;
+  if (from >= layout.channels) return;
+  const int channel = static_cast<int>(from), channels = layout.channels;
+  // Within the batch, also if the counts of an index that was put together by hand are not.
+  const int64_t all = layout.batch * layout.pixels;
+  const int64_t start = min(max(starts[row], int64_t{0}), all - 1), stop = min(starts[row + 1], all);
+  const int64_t size = (stop - start + pieces - 1) / pieces, end = min(start + (piece + 1) * size, stop);
   const int64_t b = order[start] / layout.pixels;
   const int64_t pixel = layout.last ? channels : 1, plane = layout.last ? 1 : layout.pixels;
   const T* image = x + b * channels * layout.pixels + channel * plane;

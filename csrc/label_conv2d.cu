@@ -160,9 +160,6 @@ Share share_of(const Conv& conv, const Tensor& dy) {
   share.row_ranges = static_cast<int>(ceil_div(conv.rows, share.rows));
   share.last = is_channels_last(dy);
   share.packed = share.last && conv.channels % kOwned == 0 && is_aligned(dy, 16);
-  if (static_cast<int64_t>(share.slices) * share.bands * share.row_ranges > 65535)  // blocks in the y direction
-    throw Error("label_conv2d: expected fewer classes on CUDA, got %d; use the backend 'eager' or 'triton'",
-                conv.n_labels);
   return share;
 }
 
@@ -176,7 +173,7 @@ Gradient take_gradient(const Conv& conv, const Share& share, const Tensor& dy, S
     return static_cast<int>(std::max<int64_t>(std::min<int64_t>({kMostPartial / size, most, conv.tiles}), 1));
   };
   gradient.uniform_parts = ranges(labels, kUniformBlocks);
-  gradient.mixed_parts = ranges(table, kMixedBlocks / (share.slices * share.bands * share.row_ranges));
+  gradient.mixed_parts = ranges(table, kMixedBlocks / share.count());
   gradient.uniform = scratch.take<float>(gradient.uniform_parts * labels);
   gradient.sums = scratch.take<float>(labels);
   gradient.taps = scratch.take<float>(gradient.mixed_parts * table);
@@ -186,7 +183,7 @@ Gradient take_gradient(const Conv& conv, const Share& share, const Tensor& dy, S
 
 // The tiles of one class.
 void sum_uniform(const Conv& conv, const Gradient& gradient, const Tensor& dy, uintptr_t stream) {
-  const dim3 slices(gradient.uniform_parts, static_cast<unsigned>(ceil_div(conv.channels, kSlice)));
+  const dim3 slices = grid_of(gradient.uniform_parts, ceil_div(conv.channels, kSlice));
   const auto launch = [&](auto kernel) {
     HD_LAUNCH(kernel, slices, kThreads, under_bytes(conv), stream, conv, gradient);
   };
@@ -203,7 +200,7 @@ void sum_uniform(const Conv& conv, const Gradient& gradient, const Tensor& dy, u
 
 // The other tiles.
 void sum_mixed(const Conv& conv, const Share& share, const Gradient& gradient, uintptr_t stream) {
-  const dim3 shares(gradient.mixed_parts, static_cast<unsigned>(share.slices * share.bands * share.row_ranges));
+  const dim3 shares = grid_of(gradient.mixed_parts, share.count());
   const int64_t bytes = 4 * share.owned(conv) + work_beside(conv, share.channels, rows_under(conv, share));
   const int64_t owners = static_cast<int64_t>(conv.side) * share.kernel_rows * share.quads();
   const auto kernel = conv.planes.parts == nullptr ? label_conv2d_mixed_kernel<false> : label_conv2d_mixed_kernel<true>;

@@ -107,7 +107,9 @@ template <typename Adder, bool kLast, typename... Ts>
 __global__ void __launch_bounds__(kThreads, 3) label_conv2d_uniform_kernel(Conv conv, Gradient gradient) {
   HD_SHARED(Pixel, under);
   __shared__ float partial[Adder::kShared];
-  const int begin = static_cast<int>(blockIdx.y) * kSlice, channels = min(kSlice, conv.channels - begin);
+  const int64_t from = static_cast<int64_t>(grid_row()) * kSlice;
+  if (from >= conv.channels) return;
+  const int begin = static_cast<int>(from), channels = min(kSlice, conv.channels - begin);
   float* target = gradient.uniform + static_cast<int64_t>(blockIdx.x) * conv.n_labels * conv.channels + begin;
   for (int label = static_cast<int>(threadIdx.x) / 32; label < conv.n_labels; label += kThreads / 32)
     for (int c = static_cast<int>(threadIdx.x) % 32; c < channels; c += 32)
@@ -121,7 +123,7 @@ __global__ void __launch_bounds__(kThreads, 3) label_conv2d_uniform_kernel(Conv 
     const bool same = load_codes(conv, tile, under);
     const int label = under[0].label;
     __syncthreads();
-    if (blockIdx.y == 0 && threadIdx.x == 0) gradient.mixed[at] = !same;
+    if (begin == 0 && threadIdx.x == 0) gradient.mixed[at] = !same;
     if (!same || label == conv.n_labels) continue;  // a tile without a class counts for nothing
     if (held >= 0 && held != label) adder.flush(partial, target + static_cast<int64_t>(held) * conv.channels);
     held = label;

@@ -22,6 +22,7 @@ struct Share {
   int slices, bands, row_ranges;  // how many shares that makes, of channels, of the kernel and of the table
   bool last, packed;              // the gradient is channels_last; then its channels are aligned
 
+  __host__ __device__ int64_t count() const { return static_cast<int64_t>(slices) * bands * row_ranges; }
   __host__ __device__ int quads() const { return channels / kOwned; }
   // Floats from one tap to the next. Eight threads that access four taps of neighbours meet no bank twice.
   __host__ __device__ int tap() const { return rows * channels + (31 * (rows - 1) * channels & 31); }
@@ -131,7 +132,7 @@ struct Owner {
 
   __device__ __forceinline__ Owner(const Conv& conv, const Share& share, float* owned)
       : conv(conv), share(share), quad(threadIdx.x % share.quads()) {
-    const int part = static_cast<int>(blockIdx.y), tap = static_cast<int>(threadIdx.x) / share.quads();
+    const int part = static_cast<int>(grid_row()), tap = static_cast<int>(threadIdx.x) / share.quads();
     begin = part % share.slices * share.channels;
     i = part / share.slices % share.bands * share.kernel_rows;
     first_row = part / share.slices / share.bands * share.rows;
@@ -228,6 +229,7 @@ template <bool kPooled>
 __global__ void __launch_bounds__(kMixedThreads, 3)
     label_conv2d_mixed_kernel(Conv conv, Gradient gradient, Share share) {
   HD_SHARED(float, shared);
+  if (grid_row() >= share.count()) return;
   const Work work(shared, conv, share);
   for (int k = static_cast<int>(threadIdx.x); k < share.owned(conv); k += static_cast<int>(blockDim.x))
     work.owned[k] = 0.f;

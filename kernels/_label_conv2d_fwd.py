@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from hdgan.kernels import common
 from hdgan.kernels._label_conv2d_matrices import add_product, next_flag, tap_offset, write_plane
 from hdgan.kernels._label_conv2d_tiles import EVERYWHERE, extremes, seen, source_of, tile_of
 
@@ -22,7 +23,7 @@ def label_conv2d_rows_kernel(
     BLOCK_CHANNELS: tl.constexpr,
 ):
     code = tl.program_id(0)
-    channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel = common.grid_row() * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     label = code % (n_labels + 1)
     total = tl.zeros([BLOCK_TAPS, BLOCK_CHANNELS], tl.float32)
     for first in range(0, TAPS, BLOCK_TAPS):

@@ -7,10 +7,29 @@ from functools import cache
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 OPTIONS = {"enable_fp_fusion": True}
 """Of every launch. Triton 3.9 warns where a program leaves this open, and 3.10 no longer does it unasked."""
+
+
+MOST_ROWS = 65535
+"""Programs of a grid in its directions 1 and 2."""
+
+
+def rows_of(n: int) -> tuple[int, int]:
+    """n rows of programs as the directions 1 and 2 of a grid, of which the second one has what the first one has not.
+
+    There may be a few too many. `grid_row` says which one a program is in.
+    """
+    layers = parts(n, MOST_ROWS)
+    return parts(n, layers), layers
+
+
+@triton.jit
+def grid_row():
+    return tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
 
 
 def is_channels_last(x: Tensor) -> bool:

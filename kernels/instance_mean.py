@@ -28,11 +28,12 @@ def _add_runs(left, left_begins, right, right_begins):
     return tl.where(right_begins != 0, right, left + right), left_begins | right_begins
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])  # which is another one in every batch
 def instance_mean_reduce_kernel(
     x,  # [B, C, H, W]
     rows,  # [B, H, W] int32
     sums,  # [N, C] float32, added to
+    n,  # N
     pixels,  # H * W
     channels,  # C
     blocks,  # programs of an image
@@ -45,7 +46,7 @@ def instance_mean_reduce_kernel(
     begin = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK_PIXELS
     at = tl.arange(0, BLOCK_PIXELS)
     p = begin + at
-    channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel = common.grid_row() * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     valid = p < pixels
     own = tl.load(rows + image * pixels + p, mask=valid, other=-1)
     before = tl.load(rows + image * pixels + p - 1, mask=valid & (at > 0), other=-1)
@@ -55,8 +56,10 @@ def instance_mean_reduce_kernel(
     value = tl.load(where, mask=inside, other=0.0).to(tl.float32)
     begins = tl.broadcast_to((own != before).to(tl.int32)[:, None], [BLOCK_PIXELS, BLOCK_CHANNELS])
     value, begins = tl.associative_scan((value, begins), 0, _add_runs)
+    # An index that was put together by hand may have rows without a place in the table.
+    ends = (own != after) & (own >= 0) & (own < n)
     target = sums + own.to(tl.int64)[:, None] * channels + channel[None, :]
-    tl.atomic_add(target, value, mask=inside & (own != after)[:, None], sem="relaxed")
+    tl.atomic_add(target, value, mask=inside & ends[:, None], sem="relaxed")
 
 
 @triton.jit
@@ -67,6 +70,7 @@ def instance_mean_reduce_sorted_kernel(
     partial,  # [pieces, N, C] float32 out
     n,  # N
     pixels,  # H * W
+    total_pixels,  # B * H * W
     channels,  # C
     pieces,
     pixel_stride,  # elements from one pixel to the next
@@ -74,9 +78,11 @@ def instance_mean_reduce_sorted_kernel(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    row, piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    channel = tl.program_id(2) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    start, stop = tl.load(starts + row), tl.load(starts + row + 1)
+    row, piece = tl.program_id(0).to(tl.int64), common.grid_row() % pieces
+    channel = common.grid_row() // pieces * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    # Within the batch, also if the counts of an index that was put together by hand are not.
+    start = tl.minimum(tl.maximum(tl.load(starts + row), 0), total_pixels - 1)
+    stop = tl.minimum(tl.load(starts + row + 1), total_pixels)
     size = (stop - start + pieces - 1) // pieces
     begin = start + piece * size
     end = tl.minimum(begin + size, stop)
@@ -110,7 +116,7 @@ def instance_mean_broadcast_kernel(
 ):
     image = (tl.program_id(0) // blocks).to(tl.int64)
     p = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-    channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel = common.grid_row() * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     row = tl.load(rows + image * pixels + p, mask=p < pixels, other=0).to(tl.int64)
     inside = (p < pixels)[:, None] & (channel < channels)[None, :]
     value = tl.load(table + row[:, None] * channels + channel[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -150,8 +156,8 @@ def instance_mean_reduce(
 ) -> None:
     pixels, channels, *strides = _sizes(x.shape, common.is_channels_last(x))
     blocks, groups, constants = _blocks(pixels, channels)
-    instance_mean_reduce_kernel[(x.shape[0] * blocks, groups)](
-        x, rows, sums, pixels, channels, blocks, *strides, **constants
+    instance_mean_reduce_kernel[(x.shape[0] * blocks, *common.rows_of(groups))](
+        x, rows, sums, sums.shape[0], pixels, channels, blocks, *strides, **constants
     )
 
 
@@ -163,9 +169,10 @@ def instance_mean_reduce_sorted(
 ) -> None:
     pixels, channels, *strides = _sizes(x.shape, common.is_channels_last(x))
     pieces, n, _ = partial.shape
-    _, groups, constants = _blocks(x.shape[0] * pixels // (n * pieces), channels)
-    instance_mean_reduce_sorted_kernel[(n, pieces, groups)](
-        x, order, starts, partial, n, pixels, channels, pieces, *strides, **constants
+    total_pixels = x.shape[0] * pixels
+    _, groups, constants = _blocks(total_pixels // (n * pieces), channels)
+    instance_mean_reduce_sorted_kernel[(n, *common.rows_of(pieces * groups))](
+        x, order, starts, partial, n, pixels, total_pixels, channels, pieces, *strides, **constants
     )
 
 
@@ -177,6 +184,6 @@ def instance_mean_broadcast(
 ) -> None:
     pixels, channels, *strides = _sizes(y.shape, common.is_channels_last(y))
     blocks, groups, constants = _blocks(pixels, channels)
-    instance_mean_broadcast_kernel[(y.shape[0] * blocks, groups)](
+    instance_mean_broadcast_kernel[(y.shape[0] * blocks, *common.rows_of(groups))](
         table, rows, counts, y, pixels, channels, blocks, *strides, **constants
     )

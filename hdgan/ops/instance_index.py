@@ -18,7 +18,8 @@ TABLE_SIZE = 4096 + 2**16
 class InstanceIndex(NamedTuple):
     """A batch of instance maps as dense rows of one table. N is the number of instances in the whole batch.
 
-    Its tensors belong together. For a part of a batch, create an index of those images instead of slicing this one.
+    Its tensors belong together. For a part of a batch, create an index of those images instead of slicing this one. On
+    a CPU, kernels raise where tensors do not fit each other; on a GPU, where that would take a wait, results are wrong.
 
     Rows are ordered by image, then by id: image b owns the rows offsets[b] to offsets[b + 1].
     """

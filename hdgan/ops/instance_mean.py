@@ -44,6 +44,11 @@ def instance_mean_reference(x: Tensor, index: InstanceIndex) -> Tensor:
 def _sums(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, backend: str) -> Tensor:
     """Sums over each instance, [N, C] float32."""
     x, n, channels = dense(x), counts.numel(), x.shape[1]
+    if n < x.shape[0]:  # which the number of instances may not be known for earlier
+        raise ValueError(
+            f"instance_mean: expected instances in each of {x.shape[0]} images, got {n} in all: "
+            "an index must stay whole"
+        )
     if backend != "cpu" and torch.are_deterministic_algorithms_enabled():
         return _sums_in_order(x, rows, counts, backend)
     make = torch.empty if backend == "cpu" else torch.zeros  # GPU kernels add to what is there
@@ -251,5 +256,9 @@ def _check_index(op: str, index: InstanceIndex) -> None:
     dtypes = (rows.dtype, offsets.dtype, counts.dtype)
     if dtypes != (torch.int32, torch.int64, torch.int64):
         raise TypeError(f"{op}: expected rows, offsets and counts in int32, int64 and int64, got {dtypes}")
+    if rows.dim() != 3 or rows.numel() == 0:
+        raise ValueError(f"{op}: expected non-empty rows of shape [B, H, W], got {tuple(rows.shape)}")
+    if counts.dim() != 1:
+        raise ValueError(f"{op}: expected counts of shape [N], got {tuple(counts.shape)}")
     if tuple(offsets.shape) != (rows.shape[0] + 1,):
         raise ValueError(f"{op}: expected offsets of shape {(rows.shape[0] + 1,)}, got {tuple(offsets.shape)}")

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from hdgan.ops import BackendError, instance_broadcast, instance_index, instance_mean, instance_reduce
-from tests.ops.backends import KERNELS
+from hdgan.ops import BackendError, _backend, instance_broadcast, instance_index, instance_mean, instance_reduce
+from tests.ops.backends import KERNELS, TRITON
 from tests.ops.cases import MAPS, brute_force_mean
 from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outputs_and_gradients
 
@@ -404,6 +404,137 @@ def test_rows_of_other_images_are_refused():
     for run in (instance_mean, instance_reduce):
         with pytest.raises(ValueError, match="an index must stay whole"):
             run(torch.zeros(2, 3, 1, 2), index._replace(rows=index.rows.flip(0)), backend="cpu")
+
+
+HAND_MADE = {
+    "an image without instances": {"offsets": [0, 0, 4]},
+    "no instances": {"offsets": [0, 0, 0], "counts": []},
+    "fewer counts than rows": {"counts": [1, 1]},
+    "fewer counts than images": {"counts": [1]},
+    "more counts than rows": {"counts": [1, 1, 1, 1, 1]},
+    "rows that begin later": {"offsets": [1, 2, 4]},
+    "rows that begin before the first": {"offsets": [-2, 2, 4]},
+    "offsets that fall": {"offsets": [0, 9, 4]},
+    "offsets beyond the table": {"offsets": [0, 2, 1 << 40]},
+}
+"""Parts that do not belong to an index of two images of two instances each."""
+
+
+def hand_made(parts, device="cpu"):
+    index = instance_index(torch.tensor([[[1, 2]], [[3, 4]]], device=device))
+    return index._replace(
+        **{name: torch.tensor(part, dtype=torch.int64, device=device) for name, part in parts.items()}
+    )
+
+
+@pytest.mark.parametrize("name", HAND_MADE)
+@pytest.mark.parametrize("run", [instance_mean, instance_reduce])
+def test_parts_that_do_not_belong_together_are_refused(run, name):
+    with pytest.raises(ValueError, match="an index must stay whole"):
+        run(torch.zeros(2, 3, 1, 2), hand_made(HAND_MADE[name]), backend="cpu")
+
+
+def test_a_map_of_many_instances_with_few_counts_is_refused():
+    """Their sums would be written far beyond the table."""
+    index = instance_index(torch.arange(512 * 512).view(1, 512, 512))
+    with pytest.raises(ValueError, match="an index must stay whole"):
+        instance_mean(torch.zeros(1, 3, 512, 512), index._replace(ids=index.ids[:1], counts=index.counts[:1]))
+
+
+@pytest.mark.parametrize("row", [-1, 4, 1 << 30])
+def test_rows_outside_of_the_table_are_refused(row):
+    index = instance_index(torch.tensor([[[1, 2]], [[3, 4]]]))
+    index.rows[1, 0, 1] = row
+    for memory_format in FORMATS:
+        table = torch.zeros(4, 3)
+        y = torch.empty(2, 3, 1, 2).to(memory_format=memory_format)
+        with pytest.raises(ValueError, match="an index must stay whole"):
+            _backend.launch("instance_mean", "broadcast", "cpu", y.device, table, index.rows, None, y)
+    with pytest.raises(ValueError, match="an index must stay whole"):
+        instance_broadcast(table, index, backend="cpu")
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"rows": torch.zeros(0, 1, 2, dtype=torch.int32)}, r"non-empty rows of shape \[B, H, W\], got \(0, 1, 2\)"),
+        ({"rows": torch.zeros(2, 0, 2, dtype=torch.int32)}, r"non-empty rows of shape \[B, H, W\], got \(2, 0, 2\)"),
+        ({"rows": torch.zeros(2, 2, dtype=torch.int32)}, r"non-empty rows of shape \[B, H, W\], got \(2, 2\)"),
+        ({"counts": torch.ones(4, 1, dtype=torch.int64)}, r"counts of shape \[N\], got \(4, 1\)"),
+    ],
+)
+def test_parts_of_other_shapes_are_refused(backend, device, parts, says):
+    index = hand_made({}, device)._replace(**{name: part.to(device) for name, part in parts.items()})
+    with pytest.raises(ValueError, match=says):
+        instance_broadcast(torch.zeros(4, 3, device=device), index, backend=backend)
+
+
+GPU_KERNELS = KERNELS[1:]
+
+
+@pytest.mark.parametrize("name", HAND_MADE)
+@pytest.mark.parametrize("backend", GPU_KERNELS, indirect=True)
+def test_hand_made_indices_write_nowhere_else(backend, device, name):
+    """GPU kernels cannot raise without a wait for them, so they leave out what has no place."""
+    index = hand_made(HAND_MADE[name], device)
+    index.rows[0, 0, 0], index.rows[1, 0, 1] = -7, 1 << 20
+    for memory_format in FORMATS:
+        x = torch.ones(2, 3, 1, 2, device=device).to(memory_format=memory_format)
+        n = len(index.counts)
+        if n < 2:
+            for deterministic in (False, True):
+                torch.use_deterministic_algorithms(deterministic)
+                with pytest.raises(ValueError, match=f"instances in each of 2 images, got {n} in all"):
+                    instance_reduce(x, index, backend=backend)
+            continue
+        around = torch.zeros(3 * n, 3, device=device)
+        sums = around[n : 2 * n]
+        _backend.launch("instance_mean", "reduce", backend, x.device, x, index.rows, index.offsets, sums)
+        assert not around[:n].any()
+        assert not around[2 * n :].any()
+        assert sums.isfinite().all()
+
+
+@pytest.mark.parametrize("starts", [[0, 9, 1 << 40], [-(1 << 40), 2, 4], [7, 3, 1], [4, 4, 4]])
+@pytest.mark.parametrize("backend", GPU_KERNELS, indirect=True)
+def test_hand_made_counts_read_nowhere_else(backend, device, starts):
+    starts = torch.tensor(starts, device=device)
+    order, partial = torch.arange(4, device=device), torch.empty(1, 2, 3, device=device)
+    for memory_format in FORMATS:
+        x = torch.ones(2, 3, 1, 2, device=device).to(memory_format=memory_format)
+        _backend.launch("instance_mean", "reduce_sorted", backend, x.device, x, order, starts, partial)
+        assert partial.isfinite().all()
+        assert partial.abs().max() <= 4
+
+
+@pytest.mark.parametrize("backend", [TRITON], indirect=True)
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_more_channels_than_one_direction_of_a_grid_has(backend, device, deterministic, monkeypatch):
+    """As those that torch.vmap folds; the emulated CUDA has as few blocks in a direction for all of its tests."""
+    monkeypatch.setattr("hdgan.kernels.common.MOST_ROWS", 3)
+    torch.use_deterministic_algorithms(deterministic)
+    ids = MAPS["odd"].to(device)
+    x = image_for(ids, 70)
+    y = instance_mean(x, ids, backend=backend)
+    torch.testing.assert_close(y, instance_mean(x, ids, backend="eager"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"], indirect=True)
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_jacobian_of_many_pixels(backend, deterministic):
+    """torch.vmap folds 16384 gradients of 16 channels."""
+    torch.use_deterministic_algorithms(deterministic)
+    ids = rectangles(1, 32, 32, 5).cuda()
+    index, x = instance_index(ids), torch.randn(1, 16, 32, 32, device="cuda")
+    found = torch.autograd.functional.jacobian(
+        lambda x: instance_mean(x, index, backend=backend), x, vectorize=True
+    ).view(16 * 1024, 16, 1024)
+    channel, rows = torch.arange(16, device="cuda"), index.rows.flatten().long()
+    same = (rows[:, None] == rows) / index.counts[rows]
+    for c in channel:
+        torch.testing.assert_close(found.view(16, 1024, 16, 1024)[c, :, c], same)
+    assert int(found.count_nonzero()) == 16 * int(same.count_nonzero())
 
 
 @pytest.mark.parametrize("run", [instance_mean, instance_reduce])

@@ -185,6 +185,24 @@ def test_many_classes(backend, device, levels):
     assert_near(found, dense(label, None, weight.double(), padding=1, levels=levels), torch.float32)
 
 
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_more_channels_than_one_direction_of_a_grid_has(backend, device, monkeypatch):
+    """As those that torch.vmap folds. The emulated CUDA has as few blocks in a direction for all of its tests."""
+    if backend == "triton":
+        monkeypatch.setattr("hdgan.kernels.common.MOST_ROWS", 3)
+    label, ids = scene(1, 8, 10)
+    weight, upstream = weight_for(5, channels=260), torch.randn(1, 260, 8, 10) / 80**0.5
+    (truth,), (dtruth,) = outputs_and_gradients(
+        lambda w: dense(label, ids, w, padding=1), [weight.double()], [upstream]
+    )
+    label, ids = label.to(device), ids.to(device)
+    (y,), (dweight,) = outputs_and_gradients(
+        lambda w: label_conv2d(label, ids, w, padding=1, backend=backend), [weight.to(device)], [upstream.to(device)]
+    )
+    assert_near(y, truth)
+    assert_near(dweight, dtruth)
+
+
 def test_more_levels_than_there_are_pixels(backend, device):
     """One pixel is left at some level, and stays the same at all further ones."""
     label, ids = scene(1, 9, 14)

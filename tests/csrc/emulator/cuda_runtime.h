@@ -27,6 +27,7 @@
     ::hd::check_cuda(cudaGetLastError(), #kernel);                                                       \
   } while (0)
 #define HD_SHARED(T, name) T* name = static_cast<T*>(::emulator::shared_memory())
+#define HD_MOST_ROWS ::emulator::kMostRows
 
 namespace emulator {
 

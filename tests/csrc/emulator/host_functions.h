@@ -38,7 +38,8 @@ namespace emulator {
 
 constexpr int kShared = 48 << 10, kSharedOptin = 227 << 10;  // bytes a block may have, without and with asking
 constexpr int kSharedReserved = 1 << 10;                     // bytes that each block takes besides
-inline int multiprocessors = 3;  // few, so that grids sized by them loop even over small images
+inline int multiprocessors = 3;    // few, so that grids sized by them loop even over small images
+constexpr unsigned kMostRows = 3;  // few, so that grids of a few rows already go on in the direction z
 constexpr int kThreadsPerMultiprocessor = 2048, kBlocksPerMultiprocessor = 32;
 // HDGAN_EMULATED_SHARED gives a device with less, on which small planes are large.
 inline const int kSharedPerMultiprocessor = [] {
@@ -69,7 +70,7 @@ inline cudaError_t launchable(const void* kernel, bool cooperative, dim3 grid, d
   const uint64_t threads = uint64_t{block.x} * block.y * block.z, blocks = uint64_t{grid.x} * grid.y * grid.z;
   if (shared_bytes > allowed_shared(kernel)) return cudaErrorInvalidValue;
   if (threads == 0 || threads > 1024 || block.z > 64 || blocks == 0) return cudaErrorInvalidConfiguration;
-  if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidConfiguration;
+  if (grid.x > 0x7fffffffu || grid.y > kMostRows || grid.z > 65535) return cudaErrorInvalidConfiguration;
   const uint64_t alive =
       static_cast<uint64_t>(multiprocessors) * static_cast<uint64_t>(occupancy(kernel, threads, shared_bytes));
   return cooperative && blocks > alive ? cudaErrorCooperativeLaunchTooLarge : cudaSuccess;
