@@ -18,13 +18,14 @@ MOST_ROWS = 65535
 """Programs of a grid in its directions 1 and 2."""
 
 
-def rows_of(n: int) -> tuple[int, int]:
-    """n rows of programs as the directions 1 and 2 of a grid, of which the second one has what the first one has not.
+def grid_of(columns: int, rows: int) -> tuple[int, int, int]:
+    """A grid of `columns` programs in its direction 0, for each of so many rows.
 
-    There may be a few too many. `grid_row` says which one a program is in.
+    More rows than the direction 1 has go on in the direction 2. Then there may be a few too many. `grid_row` says which
+    one a program is in.
     """
-    layers = parts(n, MOST_ROWS)
-    return parts(n, layers), layers
+    layers = parts(rows, MOST_ROWS)
+    return columns, parts(rows, layers), layers
 
 
 @triton.jit

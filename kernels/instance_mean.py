@@ -156,7 +156,7 @@ def instance_mean_reduce(
 ) -> None:
     pixels, channels, *strides = _sizes(x.shape, common.is_channels_last(x))
     blocks, groups, constants = _blocks(pixels, channels)
-    instance_mean_reduce_kernel[(x.shape[0] * blocks, *common.rows_of(groups))](
+    instance_mean_reduce_kernel[common.grid_of(x.shape[0] * blocks, groups)](
         x, rows, sums, sums.shape[0], pixels, channels, blocks, *strides, **constants
     )
 
@@ -171,7 +171,7 @@ def instance_mean_reduce_sorted(
     pieces, n, _ = partial.shape
     total_pixels = x.shape[0] * pixels
     _, groups, constants = _blocks(total_pixels // (n * pieces), channels)
-    instance_mean_reduce_sorted_kernel[(n, *common.rows_of(pieces * groups))](
+    instance_mean_reduce_sorted_kernel[common.grid_of(n, pieces * groups)](
         x, order, starts, partial, n, pixels, total_pixels, channels, pieces, *strides, **constants
     )
 
@@ -184,6 +184,6 @@ def instance_mean_broadcast(
 ) -> None:
     pixels, channels, *strides = _sizes(y.shape, common.is_channels_last(y))
     blocks, groups, constants = _blocks(pixels, channels)
-    instance_mean_broadcast_kernel[(y.shape[0] * blocks, *common.rows_of(groups))](
+    instance_mean_broadcast_kernel[common.grid_of(y.shape[0] * blocks, groups)](
         table, rows, counts, y, pixels, channels, blocks, *strides, **constants
     )

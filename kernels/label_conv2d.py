@@ -213,7 +213,7 @@ def _add_rows(
     n_codes = _codes(table, n_labels)
     block_channels = common.block_of(channels, CHANNELS)
     groups = common.parts(channels, block_channels)
-    label_conv2d_rows_kernel[(n_codes, *common.rows_of(groups))](
+    label_conv2d_rows_kernel[common.grid_of(n_codes, groups)](
         table,
         scratch,
         rows,
