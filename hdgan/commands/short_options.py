@@ -2,6 +2,7 @@
 
 They are applied to the preset before the options of the configuration are read. If both are given, the long one takes
 precedence for its stage: `--batch-size 8 --stages.joint.batch-size 4` trains all stages except joint with batches of 8.
+Only the length of the run is divided over the stages after all other options are known (`run_length`).
 
 """
 
@@ -10,13 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate, pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
+from hdgan.commands.run_length import LENGTHS, counted, option_names
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.families.common.config import ModelConfig
@@ -24,7 +25,6 @@ from hdgan.families.common.train_config import StageConfig, TrainConfig
 
 T = TypeVar("T")
 _SIZE = re.compile(r"(?:(\d+)(?:x(\d+))?|\*x(\d+))")
-_LENGTHS = ("epochs", "images", "steps")
 _PLACES = {name: name for name in ("out", "precision", "device", "seed", "threads", "init_from")} | {
     "data_root": "data.root",
     "workers": "data.workers",
@@ -46,13 +46,15 @@ class ShortOptions:
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/pix2pixhd")
     """The run: checkpoints, metrics, samples and report.html."""
     size: Annotated[str | None, arg(metavar="WIDTH[xHEIGHT]")] = None
-    """Size of the last stage's images in pixels; coarser stages keep their ratio to it."""
+    """Size of the images of the preset's last stage in pixels, also if that stage is left out; coarser stages keep
+    their ratio to it."""
     epochs: Annotated[float | None, arg(metavar="NUMBER")] = None
-    """Length of the run in passes over the training images; each stage keeps its share of it."""
+    """Length of the run in passes over the training images. A stage with a length of its own keeps it
+    (--stages.NAME.epochs or --stages.NAME.images, 0 to leave it out); the others share the rest as in the preset."""
     images: Annotated[int | None, arg(metavar="NUMBER")] = None
-    """Length of the run in images."""
+    """Length of the run in images, shared in the same way."""
     steps: Annotated[int | None, arg(metavar="NUMBER")] = None
-    """Length of the run in optimizer steps."""
+    """Length of the run in optimizer steps, shared in the same way."""
     batch_size: Annotated[int | None, arg(metavar="NUMBER")] = None
     """Images per optimizer step, over all GPUs."""
     lr: Annotated[float | None, arg(metavar="NUMBER")] = None
@@ -128,7 +130,7 @@ def _as(kind: type[T], value: Any, **others: Any) -> T:
 def of_config(config: TrainConfig, kind: type[ShortOptions] = ShortOptions) -> ShortOptions:
     """The values of the short options in a config."""
     stages = list(config.stages.values())
-    unit, lengths = _lengths(config)
+    unit, lengths = counted(config)
     same: dict[str, Any] = {name: _common(stages, attrgetter(name)) for name in _IN_ALL_STAGES}
     return kind(
         **same | {name: attrgetter(place)(config) for name, place in _PLACES.items()},
@@ -139,7 +141,7 @@ def of_config(config: TrainConfig, kind: type[ShortOptions] = ShortOptions) -> S
 
 
 def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
-    """The config with the changes that the short options make.
+    """The config with the changes that the short options make, except for the length of the run (`total_length`).
 
     Args:
         short: as `of_config(config)` made them, with the changes of the user.
@@ -171,14 +173,16 @@ def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
     )
     if changed.get("size") is not None:
         config = _sized(config, changed["size"])
-    given = {name: changed[name] for name in _LENGTHS if changed.get(name) is not None}
-    if len(given) > 1:
-        raise ConfigError(
-            f"{' and '.join(f'--{name}' for name in given)} both set the length of training: give only one"
-        )
-    for unit, total in given.items():
-        config = _lengthened(config, unit, total) if resumes else _scaled(config, unit, total)
     return config
+
+
+def total_length(short: ShortOptions, arguments: Sequence[str]) -> dict[str, float]:
+    """The length of the run by its unit, if the arguments give one, for `hdgan.commands.run_length.with_length`.
+
+    A length may be given that equals the preset's, which matters once other options leave stages out.
+    """
+    typed = option_names(arguments)
+    return {unit: getattr(short, unit) for unit in LENGTHS if f"--{unit}" in typed and getattr(short, unit) is not None}
 
 
 def spellings(arguments: Sequence[str], stages: Sequence[str]) -> dict[str, str]:
@@ -192,68 +196,6 @@ def spellings(arguments: Sequence[str], stages: Sequence[str]) -> dict[str, str]
     return {
         place: short for place, short in typed.items() if short in given and f"--{place.replace('_', '-')}" not in given
     }
-
-
-def _lengths(config: TrainConfig) -> tuple[str, list[float]]:
-    """The unit of all stages, epochs or images, and the length of each; ("", []) if their units differ."""
-    stages = [stage for stage in config.stages.values() if stage.images != 0 and (stage.images or stage.epochs)]
-    if stages and all(stage.images is not None for stage in stages):
-        return "images", [float(stage.images or 0) for stage in config.stages.values()]
-    if stages and all(stage.images is None for stage in stages):
-        return "epochs", [0.0 if stage.images == 0 else stage.epochs for stage in config.stages.values()]
-    return "", []
-
-
-def _scaled(config: TrainConfig, unit: str, total: float) -> TrainConfig:
-    """A run of this total length, in which each stage keeps its share. A stage of length 0 keeps it."""
-    _, lengths = _lengths(config)
-    if not sum(lengths):
-        raise ConfigError(
-            f"--{unit} {total:g}: some stages are counted in epochs, others in images; give --stages.NAME.{unit}"
-        )
-    if not 0 < total < float("inf"):
-        raise ConfigError(f"--{unit} is {total:g}: give a positive number")
-    kept = {name: length for (name, _), length in zip(config.stages.items(), lengths, strict=True) if length}
-    stages = dict(config.stages)
-    if unit == "epochs":
-        for name, length in kept.items():
-            stages[name] = replace(stages[name], epochs=total * length / sum(lengths), images=None)
-        return replace(config, stages=stages)
-    batches = [stages[name].batch_size if unit == "steps" else 1 for name in kept]
-    weights = [length / batch for length, batch in zip(kept.values(), batches, strict=True)]
-    for name, batch, part in zip(kept, batches, _divided(int(total), weights, unit), strict=True):
-        stages[name] = replace(stages[name], images=part * batch)
-    return replace(config, stages=stages)
-
-
-def _lengthened(config: TrainConfig, unit: str, total: float) -> TrainConfig:
-    """A run of this total length. Only its last stage changes, since the others may already be finished."""
-    counted, lengths = _lengths(config)
-    *_, (name, last) = config.stages.items()
-    if counted != ("epochs" if unit == "epochs" else "images"):
-        raise ConfigError(f"--{unit} {total:g}: the stages of this run are not counted in {unit}; see --help-all")
-    batches = [stage.batch_size if unit == "steps" else 1 for stage in config.stages.values()]
-    done = sum(
-        -(-length // batch) if unit == "steps" else length for length, batch in zip(lengths[:-1], batches, strict=False)
-    )
-    left = total - done
-    if not 0 < left < float("inf"):
-        raise ConfigError(f"--{unit} is {total:g}, but the stages before {name} already take {done:g}: give more")
-    changes: dict[str, Any] = {"epochs": left} if unit == "epochs" else {"images": int(left) * batches[-1]}
-    return replace(config, stages={**config.stages, name: replace(last, **changes)})
-
-
-def _divided(total: int, weights: Sequence[float], unit: str) -> list[int]:
-    """Integers with this sum, each at least 1 and otherwise as close to its share as possible."""
-    if total < len(weights):
-        raise ConfigError(f"--{unit} is {total}, but there are {len(weights)} stages: give at least one for each")
-    parts = _shares(total, weights)
-    return parts if min(parts) > 0 else [1 + part for part in _shares(total - len(weights), weights)]
-
-
-def _shares(total: int, weights: Sequence[float]) -> list[int]:
-    bounds = [round(total * part / sum(weights)) for part in accumulate(weights, initial=0.0)]
-    return [end - begin for begin, end in pairwise(bounds)]
 
 
 def _sized(config: TrainConfig, text: str) -> TrainConfig:

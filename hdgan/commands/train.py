@@ -16,7 +16,16 @@ from rich.console import Console
 from hdgan.commands.old_options import with_todays_names
 from hdgan.commands.parser import run_command
 from hdgan.commands.process import work_begins
-from hdgan.commands.short_options import ResumeOptions, ShortOptions, apply, hiding, of_config, spellings
+from hdgan.commands.run_length import own_lengths, with_length
+from hdgan.commands.short_options import (
+    ResumeOptions,
+    ShortOptions,
+    apply,
+    hiding,
+    of_config,
+    spellings,
+    total_length,
+)
 from hdgan.config.needs import beginning_with, settled
 from hdgan.config.options import typed_as
 from hdgan.errors import ConfigError
@@ -117,8 +126,8 @@ def _changed(before: TrainConfig, kind: type[ShortOptions], prog: str, about: st
         default = hiding(config) if everything and kind is ResumeOptions else config
         avoid = (tyro.conf.AvoidSubcommands,)
         config = run_command(type(default), prog, rest, default=default, description=about, config=avoid)
-    _refuse_idle_epochs(rest, config)
-    return settled(config)
+    own = own_lengths(rest, config.stages)
+    return settled(with_length(config, total_length(short, arguments), own, resumes=kind is ResumeOptions))
 
 
 def _typed_value(arguments: list[str], option: str) -> str | None:
@@ -129,15 +138,6 @@ def _typed_value(arguments: list[str], option: str) -> str | None:
         if name.replace("_", "-") == option:
             found = value if has_value else following
     return found
-
-
-def _refuse_idle_epochs(arguments: list[str], config: TrainConfig) -> None:
-    """Refuse epochs if the preset or the run sets the stage's length in images, which takes precedence."""
-    given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
-    for name, stage in config.stages.items():
-        option, instead = f"--stages.{name}.epochs", f"--stages.{name}.images"
-        if option in given and stage.images is not None:
-            raise ConfigError(f"{option} has no effect while {instead} is {stage.images}: add {instead} None")
 
 
 def _usage(presets: Mapping[str, str]) -> str:

@@ -121,10 +121,10 @@ def test_long_options_win_over_short_ones(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("hdgan.commands.train.train", train)
     long = ["--stages.joint.batch-size", "2", "--stages.joint.images=10"]
-    assert train_main(["demo", *long, "--batch-size", "8", "--epochs", "3", "--no-instances"]) == 0
+    assert train_main(["demo", *long, "--batch-size", "8", "--images", "97", "--no-instances"]) == 0
     stages = configs[0].stages
     assert [stage.batch_size for stage in stages.values()] == [8, 8, 2]
-    assert [stage.images for stage in stages.values()] == [None, None, 10]
+    assert [stage.images for stage in stages.values()] == [75, 12, 10]
     assert not configs[0].model.instances
 
 

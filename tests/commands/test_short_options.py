@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hdgan.commands.short_options import ResumeOptions, ShortOptions, apply, of_config, spellings
+from hdgan.commands.run_length import with_length
+from hdgan.commands.short_options import ResumeOptions, ShortOptions, apply, of_config, spellings, total_length
 from hdgan.config.options import option_off, typed_as
 from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
@@ -17,7 +18,9 @@ from hdgan.training import PRESETS, TrainConfig
 
 def changed(preset: str | TrainConfig, kind: type[ShortOptions] = ShortOptions, **options: Any) -> TrainConfig:
     config = PRESETS[preset]() if isinstance(preset, str) else preset
-    return apply(replace(of_config(config, kind), **options), config)
+    short = replace(of_config(config, kind), **options)
+    length = total_length(short, [f"--{name.replace('_', '-')}" for name in options])
+    return with_length(apply(short, config), length, {}, resumes=kind is ResumeOptions)
 
 
 def images(config: TrainConfig) -> list[int | None]:
