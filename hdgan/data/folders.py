@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +26,11 @@ LABEL_FOLDERS = (
 )  # fmt: skip
 INSTANCE_FOLDERS = ("instances", "instance", "inst", "instance_maps", "segmentationobject")
 """Names, in lower case, that other programs give to the folders of a dataset's parts."""
+
+IMAGES = f"images ({', '.join(sorted(EXTENSIONS))})"
+"""The name in messages for the files that count."""
+_ENDING = re.compile(r"\.[0-9a-z_-]{1,12}")
+"""An ending that messages can name."""
 
 
 def _refuse(error: OSError) -> NoReturn:
@@ -65,19 +71,38 @@ def images_in(folder: Path, on_error: Callable[[OSError], None] | None = _refuse
     Links to folders are followed unless they lead back to a folder above them. Hidden files, other kinds of files, and
     the folders of servers and systems are left out.
     """
+    return (file for file in _files_in(folder, on_error) if file.suffix.lower() in EXTENSIONS)
+
+
+def other_endings(folder: Path) -> list[str]:
+    """Endings of the files under a folder that are no images, in lower case, the three most frequent ones first."""
+    endings = Counter(file.suffix.lower() for file in _files_in(folder, _refuse))
+    known = (ending for ending in endings if _ENDING.fullmatch(ending) and ending not in EXTENSIONS)
+    return sorted(known, key=lambda ending: (-endings[ending], ending))[:3]
+
+
+def only_others(folder: Path) -> str:
+    """What a message adds about a folder without images: which other files it has, as in ", only .gif files"."""
+    endings = other_endings(folder)
+    return f", only {' and '.join(filter(None, (', '.join(endings[:-1]), endings[-1])))} files" if endings else ""
+
+
+def no_images(folder: Path, remedy: str = "put the files there") -> DataError:
+    """The error that a folder contains no images, which names the files that it has instead."""
+    others = only_others(folder)
+    return DataError(f"{folder} contains no {IMAGES}{others}; {remedy}{', or save these as PNG' if others else ''}")
+
+
+def _files_in(folder: Path, on_error: Callable[[OSError], None] | None) -> Iterator[Path]:
+    """All files under a folder that `images_in` does not hide."""
     if isinstance(folder, RemotePath):
-        for file in folder.files_below():
-            if file.suffix.lower() in EXTENSIONS and not any(map(_hidden, file.relative_to(folder).parts)):
-                yield file
+        yield from (file for file in folder.files_below() if not any(map(_hidden, file.relative_to(folder).parts)))
         return
     if not folder.is_dir():
         return
     for parent, subfolders, names in os.walk(folder, onerror=on_error, followlinks=True):
         subfolders[:] = [name for name in subfolders if not _hidden(name) and not _leads_back(Path(parent, name))]
-        for name in names:
-            path = Path(parent, name)
-            if not _hidden(name) and path.suffix.lower() in EXTENSIONS:
-                yield path
+        yield from (Path(parent, name) for name in names if not _hidden(name))
 
 
 def _leads_back(folder: Path) -> bool:

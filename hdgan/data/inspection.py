@@ -255,6 +255,7 @@ def _check_training(report: PhaseReport, listing: Listing, config: DataConfig, r
     first = listing.pairs[0]
     report.faults.extend(listing.lacks(config.root, requirements.instances))
     report.lacks_instances = first.label is not None and first.ids is None and not requirements.instances
+    report.instead_of_instances = listing.instead_of("ids")
     if requirements.size is not None:
         try:
             report.require_size(requirements.size.training, requirements.batch_size)

@@ -226,6 +226,8 @@ class Listing:
     phase: str
     pairs: tuple[Pair, ...]
     orphans: tuple[Orphan, ...] = ()
+    others: tuple[tuple[PartName, str], ...] = ()
+    """Parts without images whose folder has other files, and what it has, for messages."""
 
     def lacks(self, root: Path | None, instances: bool) -> Iterator[str]:
         """What training on the phase needs and the dataset in `root` does not have, one line each.
@@ -235,10 +237,16 @@ class Listing:
             instances: whether the model takes instance maps.
         """
         if self.pairs[0].photo is None:
-            yield f"{root} has no photos for phase {self.phase}: training needs pairs with photos"
+            others = self.instead_of("photo")
+            yield f"{root} has no photos for phase {self.phase}{others}: training needs pairs with photos"
         if instances and self.pairs[0].ids is None:
             off = option_off("model.instances")
-            yield f"{root} has no instance maps for phase {self.phase}: add them, or train with {off}"
+            others = self.instead_of("ids")
+            yield f"{root} has no instance maps for phase {self.phase}{others}: add them, or train with {off}"
+
+    def instead_of(self, part: PartName) -> str:
+        """What a message adds about a part that is absent: the files that its folder has, if they are no images."""
+        return next((f" ({others})" for name, others in self.others if name == part), "")
 
 
 def is_far_above(label: int, other: int) -> bool:

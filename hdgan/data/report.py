@@ -102,6 +102,8 @@ class PhaseReport:
     """Fault -> its kind, for the faults of single files."""
     lacks_instances: bool = False
     """Whether there are label maps to train on, but no instance maps, and none are required."""
+    instead_of_instances: str = ""
+    """What the note on that adds about other files in their folder."""
 
     @property
     def mean_size(self) -> tuple[float, float]:
@@ -175,7 +177,7 @@ class PhaseReport:
                 "them to the whole range"
             )
         if self.lacks_instances:
-            notes.append("there are no instance maps: train with --no-instances")
+            notes.append(f"there are no instance maps{self.instead_of_instances}: train with --no-instances")
         return notes
 
     @contextmanager

@@ -34,6 +34,6 @@ def require_photos(listing: Listing, data: DataConfig) -> None:
     """Raise DataError unless the phase has photos."""
     if listing.pairs[0].photo is None:
         raise DataError(
-            f"{data.root} has no photos for phase {listing.phase}, and images are scored against photos: add them, or "
-            "give another phase"
+            f"{data.root} has no photos for phase {listing.phase}{listing.instead_of('photo')}, and images are scored "
+            "against photos: add them, or give another phase"
         )

@@ -133,8 +133,11 @@ def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, 
         return training
     listing = find_pairs(data, phase, labels)
     first = listing.pairs[0]
-    lacks = "photos" if first.photo is None else "instance maps" if config.model.instances and first.ids is None else ""
-    if not lacks:
+    if first.photo is None:
+        lacks = f"photos{listing.instead_of('photo')}"
+    elif config.model.instances and first.ids is None:
+        lacks = f"instance maps{listing.instead_of('ids')}"
+    else:
         return listing
     print_lines(console, f"phase {phase} has no {lacks}: sample images are made from training images")
     return training

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hdgan.data import DataConfig, Pair, find_pairs, find_phases, match_folders, validation_phase
+from hdgan.data.inspection import Requirements, check_dataset
 from hdgan.data.layouts import layouts
 from hdgan.errors import ConfigError, DataError
+from hdgan.evaluation.split import require_photos
 
 PICTURE = np.zeros((2, 4), np.uint8)
 
@@ -306,6 +309,51 @@ def test_empty_folder(tree):
     root = tree("train_label/notes.txt")
     with pytest.raises(DataError, match=r"train_label contains no images \(\.bmp"):
         listing(root)
+
+
+@pytest.mark.parametrize(
+    ("others", "named"),
+    [
+        (["a.gif"], "only .gif files; put the train files there, or save these as PNG"),
+        (["a.GIF", "b.gif", "c.tga"], "only .gif and .tga files; "),
+        (["a.b", "a.c", "b.c", "d.e", "d.f"], "only .c, .b and .e files; "),
+        (["notes", "a.much-too-long-to-be-an-ending"], r".webp); put the train files there"),
+        ([".hidden.gif", "@eaDir/a.gif"], r".webp); put the train files there"),
+    ],
+)
+def test_a_folder_without_images_names_what_it_has(tree, others, named):
+    with pytest.raises(DataError, match=r"train_label contains no images \(\.bmp.*" + re.escape(named)):
+        listing(tree("train_label/sub/.keep", *(f"train_label/{name}" for name in others)))
+
+
+def test_other_files_than_images_are_named_where_parts_are_absent(tree):
+    root = tree("train_label/a.png", "train_img/a.gif", "train_inst/a.mat")
+    found = listing(root)
+    photos, ids = found.lacks(root, True)
+    assert "has no photos for phase train (" in photos
+    assert "train_img contains no images, only .gif files): training needs pairs with photos" in photos
+    assert "train_inst contains no images, only .mat files): add them, or train with" in ids
+    with pytest.raises(DataError, match=r"has no photos for phase train \(.*only \.gif files\), and images are scored"):
+        require_photos(found, DataConfig(root=root))
+    (report,) = check_dataset(DataConfig(root=root), Requirements(n_labels=1, instances=False)).phases
+    (note,) = (note for note in report.notes if "instance maps" in note)
+    assert "there are no instance maps (" in note
+    assert "only .mat files): train with --no-instances" in note
+
+
+def test_photos_of_cityscapes_may_be_other_files(tree):
+    name = "train/a/a_000_gtFine_labelIds.png"
+    found = listing(tree(f"gtFine/{name}", "leftImg8bit/train/a/a_000_leftImg8bit.gif"))
+    assert [part for part, _ in found.others] == ["photo"]  # the folder of the instance maps is that of the label maps
+
+
+def test_unknown_structure_of_other_files(tree):
+    with pytest.raises(
+        DataError, match=r"no known structure; expected .* It contains no images \(.*, only \.gif files"
+    ):
+        listing(tree("train/a.gif"))
+    with pytest.raises(DataError, match=r"contains no images \(.*, only \.gif files; put the files there"):
+        match_folders({"label": tree("train/a.gif") / "train"})
 
 
 def test_cityscapes_folder_with_other_files_only(tree):

@@ -15,9 +15,8 @@ from hdgan.data.conversion.finding import find_folders
 from hdgan.data.conversion.images_labels import first_map, open_folders
 from hdgan.data.conversion.labels import ColorReader, css, is_colored, read_colors
 from hdgan.data.conversion.source import ConversionOptions, RawDataset, SourceFormat, listed
-from hdgan.data.folders import images_in
+from hdgan.data.folders import images_in, no_images
 from hdgan.data.inspection import ProgressCallback, in_threads, silent
-from hdgan.data.layouts._layout import IMAGES
 from hdgan.data.spec import DatasetSpec, class_name
 from hdgan.errors import ConfigError, DataError
 
@@ -76,7 +75,7 @@ def count_colors(folder: Path, top: int | None = None, progress: ProgressCallbac
     folders = [found.folders["label"] for found in find_folders(folder)] or [folder]
     files = sorted(file for each in folders for file in images_in(each))
     if not files:
-        raise DataError(f"{folder} contains no {IMAGES}: give the folder of the label maps")
+        raise no_images(folders[0], "give the folder of the label maps")
     found, counts = np.zeros(0, np.uint32), np.zeros(0, np.int64)
     worst = (0, files[0])
     for done, (file, (colors, pixels)) in enumerate(zip(files, in_threads(_colors_of, files), strict=True), start=1):

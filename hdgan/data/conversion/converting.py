@@ -17,7 +17,7 @@ from hdgan.config.options import option
 from hdgan.config.serialization import to_plain
 from hdgan.data.class_file import CLASS_FILE, read_classes, write_classes
 from hdgan.data.colors import numbered_classes
-from hdgan.data.conversion.finding import require_distinct
+from hdgan.data.conversion.finding import find_folders, require_distinct
 from hdgan.data.conversion.source import ConversionOptions, RawDataset, RawSample, SourceFormat
 from hdgan.data.conversion.splitting import divided
 from hdgan.data.conversion.staging import (
@@ -30,6 +30,7 @@ from hdgan.data.conversion.staging import (
     staging,
 )
 from hdgan.data.conversion.writing import SampleWriter
+from hdgan.data.folders import no_images, other_endings
 from hdgan.data.inspection import ProgressCallback, in_threads, silent
 from hdgan.data.pairs import is_far_above
 from hdgan.data.spec import DatasetSpec
@@ -41,6 +42,8 @@ FormatName = Literal["colors", "coco-panoptic", "cvat", "images-labels", "labelm
 FORMATS: tuple[str, ...] = get_args(FormatName)
 INEXACT = "inexact.csv"
 """The file that lists samples with colours that were not exact."""
+_ANNOTATIONS = frozenset({".json", ".xml"})
+"""Endings of the files of formats that do not consist of label maps."""
 _MOST_FAULTS = 20
 """Faults that are listed before the others are only counted."""
 
@@ -69,19 +72,27 @@ def find_format(options: ConversionOptions) -> SourceFormat:
     """The only format that fits a source.
 
     Raises:
-        DataError: none does, or several do.
+        DataError: none does, or several do; or the folder of label maps contains no images.
     """
     fits = [each for each in formats().values() if each.rank == 0 and each.fits(options)]
     fits = fits or [each for each in formats().values() if each.rank > 0 and each.fits(options)]
     if not fits:
-        known = "; ".join(f"{each.name}: {each.pattern}" for each in formats().values())
-        raise DataError(f"{options.source} has no known format. Known are {known}")
+        raise _unknown(options.source)
     if len(fits) > 1:
         names = " and ".join(each.name for each in fits)
         raise DataError(
             f"{options.source} fits the formats {names}: give {option('format')} with the one that you mean"
         )
     return fits[0]
+
+
+def _unknown(source: Path) -> DataError:
+    """The error that no format fits a source."""
+    for folder in [found.folders["label"] for found in find_folders(source)] if source.is_dir() else []:
+        if not _ANNOTATIONS.intersection(other_endings(folder)):  # whose folder may be called like one of label maps
+            return no_images(folder)
+    known = "; ".join(f"{each.name}: {each.pattern}" for each in formats().values())
+    return DataError(f"{source} has no known format. Known are {known}")
 
 
 def convert_dataset(

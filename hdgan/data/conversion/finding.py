@@ -10,14 +10,16 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from hdgan.config.options import option
 from hdgan.data.conversion.source import RawSample, listed
 from hdgan.data.folders import (
+    IMAGES,
     INSTANCE_FOLDERS,
     LABEL_FOLDERS,
     PHOTO_FOLDERS,
     name_of,
+    no_images,
     subfolders_of,
 )
 from hdgan.data.headers import EXTENSIONS
-from hdgan.data.layouts._layout import IDS, IMAGES, LABEL, PHOTO, Part, match
+from hdgan.data.layouts._layout import IDS, LABEL, PHOTO, Part, match
 from hdgan.data.pairs import Listing, Orphan
 from hdgan.errors import DataError
 from hdgan.files import leads_out
@@ -92,7 +94,7 @@ def pair_files(found: FoundFolders) -> Listing:
     files = {_PARTS[name]: _PARTS[name].files(found.folders[name]) for name in names}
     for part, own in files.items():
         if not own:
-            raise DataError(f"{found.folders[part.name]} contains no {IMAGES}; put the files there")
+            raise no_images(found.folders[part.name])
     return match(files, {_PARTS[name].name: found.folders[name] for name in names}, phase=found.phase)
 
 
@@ -133,6 +135,14 @@ class PhotoFinder:
 
     def missing(self, name: str, where: str) -> DataError:
         """The error that a photo was not found."""
+        path = PurePosixPath(name.replace("\\", "/"))
+        places = (folder / path.name for folder in self.folders if path.name)
+        other = next((place for place in places if place.is_file()), None)
+        if other is not None:
+            return DataError(
+                f"{where} names the photo {name!r:.200}, but only {IMAGES} are read: save {other} as PNG and correct "
+                f"the name; {option('skip_unpaired')} leaves out what has no photo"
+            )
         return DataError(
             f"{where} names the photo {name!r:.200}, which is not in {listed(self.folders) or 'any folder'}: give the "
             f"folder of the photos with {option('photos')}; {option('skip_unpaired')} leaves out what has no photo"

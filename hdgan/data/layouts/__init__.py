@@ -13,7 +13,8 @@ from pathlib import Path
 
 from hdgan.config.options import option
 from hdgan.data.config import LAYOUTS, DataConfig
-from hdgan.data.layouts._layout import IMAGES, FolderLayout, Layout, match
+from hdgan.data.folders import IMAGES, images_in, no_images, only_others
+from hdgan.data.layouts._layout import FolderLayout, Layout, match
 from hdgan.data.packed_index import INDEX, is_packed
 from hdgan.data.pairs import Listing
 from hdgan.errors import ConfigError, DataError
@@ -66,7 +67,7 @@ def match_folders(folders: Mapping[str, Path]) -> Listing:
     found = {part: part.files(folders[part.name]) for part in layout.parts if part.name in folders}
     for part, files in found.items():
         if not files:
-            raise DataError(f"{folders[part.name]} contains no {IMAGES}; put the files there")
+            raise no_images(folders[part.name])
     return match(found, {part.name: folders[part.name] for part in found})
 
 
@@ -134,8 +135,10 @@ def _layout(config: DataConfig, labels: bool | None) -> Layout:
     else:
         fits = _fitting(root)
         if not fits:
+            others = "" if any(images_in(root)) else only_others(root)
             raise DataError(
                 f"{root} has no known structure; {_expected()}; `hdgan data convert` makes such folders of others"
+                + (f". It contains no {IMAGES}{others}" if others else "")
             )
     suitable = [layout for layout in fits if labels is None or labels == layout.has_labels(root)]
     if not suitable:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hdgan.data.config import PartName
-from hdgan.data.folders import images_in, name_of, subfolders_of
-from hdgan.data.headers import EXTENSIONS
+from hdgan.data.folders import images_in, name_of, no_images, only_others, subfolders_of
 from hdgan.data.pairs import PARTS, Listing, Orphan, Pair
 from hdgan.errors import DataError
 from hdgan.wording import is_text
-
-IMAGES = f"images ({', '.join(sorted(EXTENSIONS))})"
-"""The name in messages for the files that count."""
 
 
 class Layout(ABC):
@@ -140,10 +136,15 @@ class FolderLayout(Layout):
             )
         found = {part: part.files(folders[part.name]) for part in self.parts}
         if not found[required]:
-            kinds = f"*{required.suffixes[0]}.png" if required.strict else IMAGES
-            raise DataError(f"{folders[required.name]} contains no {kinds}; put the {phase} files there")
+            remedy = f"put the {phase} files there"
+            if required.strict:
+                raise DataError(f"{folders[required.name]} contains no *{required.suffixes[0]}.png; {remedy}")
+            raise no_images(folders[required.name], remedy)
         present = {part: files for part, files in found.items() if files}
-        return match(present, folders, self.name, phase)
+        empty = {part.name: folders[part.name] for part in found if part not in present}
+        ignored = {name: only_others(folder) for name, folder in empty.items() if not any(images_in(folder))}
+        others = ((name, f"{folders[name]} contains no images{text}") for name, text in ignored.items() if text)
+        return replace(match(present, folders, self.name, phase), others=tuple(others))
 
 
 def match(

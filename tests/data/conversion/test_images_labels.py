@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hdgan.data.conversion.colors import count_colors
 from hdgan.errors import ConfigError, DataError
 
 PHOTO = np.zeros((4, 6, 3), np.uint8)
@@ -123,6 +124,38 @@ def test_what_is_no_source_is_refused(save, convert, root) -> None:
         convert()
     with pytest.raises(DataError, match="has no folder of label maps: name it labels, label, masks"):
         convert(format="images-labels")
+
+
+@pytest.mark.parametrize("format", [None, "images-labels", "colors"])
+def test_label_maps_of_other_endings_are_named(save, convert, classes, root, format) -> None:
+    save("source/images/a.jpg", PHOTO)
+    (root / "masks").mkdir()
+    (root / "masks" / "a.gif").write_bytes(b"GIF89a")
+    options = {"classes": classes} if format == "colors" else {}
+    with pytest.raises(
+        DataError, match=r"masks contains no images \(\.bmp.*\), only \.gif files; put the files there, or"
+    ):
+        convert(format=format, **options)
+    with pytest.raises(
+        DataError, match=r"masks contains no images \(.*, only \.gif files; give the folder of the label"
+    ):
+        count_colors(root)
+
+
+def test_photos_of_other_endings_are_named(save, convert, root) -> None:
+    save("source/masks/a.png", label_map(1))
+    (root / "images").mkdir()
+    (root / "images" / "a.gif").write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=r"images contains no images \(.*, only \.gif files; put the files there"):
+        convert()
+
+
+def test_folders_of_unknown_annotations_are_no_label_maps(save, convert, root) -> None:
+    save("source/images/a.jpg", PHOTO)
+    (root / "annotations").mkdir()
+    (root / "annotations" / "a.json").write_text("{}")
+    with pytest.raises(DataError, match=r"has no known format\. Known are colors: "):
+        convert()
 
 
 def test_options_without_effect_are_refused(save, convert) -> None:

@@ -129,6 +129,15 @@ def test_the_photo_may_lie_elsewhere(annotate, convert, save, tmp_path) -> None:
     assert convert(photos=tmp_path / "elsewhere").written == 1
 
 
+def test_a_photo_of_another_ending_is_named(annotate, convert, root) -> None:
+    annotate(shape("car", (0, 0), (2, 2)), photo=False, imagePath="x.gif")
+    (root / "x.gif").write_bytes(b"GIF89a")
+    with pytest.raises(
+        DataError, match=r"names the photo 'x.gif', but only images \(\.bmp.*\) are read: save .*x.gif as"
+    ):
+        convert()
+
+
 def test_the_photo_may_be_in_the_file(annotate, convert, maps, root, tmp_path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)).save(buffer, "JPEG")
