@@ -36,6 +36,9 @@ def export(
     a seed for each picture, int64 [B]. The file says what it takes and makes, and which classes there are. It is run
     and compared with the model before it gets its name.
 
+    Programs of --format pt2 and aoti take their inputs by keyword, as in program(label=label, instance=instance).
+    docs/integration.md has examples of all calls.
+
     A program of --format aoti is machine code. It runs on the kind of CPU or GPU, on the operating system and with the
     PyTorch version that it was made with, from Python or C++, and may end with an error elsewhere. Its maps have more
     pixels a side than the multiple to which the network pads, as the file says; it refuses smaller ones.

@@ -56,6 +56,9 @@ def export_program(
 ) -> Exported:
     """Write a model as a program for other runtimes, which takes maps of any size from `least_side` of its format.
 
+    Programs of PyTorch are called with the names of `Exported.program.inputs` as keywords, such as
+    `torch.export.load(path).module()(label=label, instance=instance)`.
+
     The file is complete or absent. It gets its name after it was read by its runtime and made what the pipeline makes,
     but for rounding.
 

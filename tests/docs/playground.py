@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from hdgan.interop import nvidia
 from hdgan.models import GlobalGenerator
@@ -37,6 +40,8 @@ class Playground:
             r".*scorer\.safetensors": lambda path: shutil.copyfile(self.scorer, path),
             r".*_net_G\.pth": _write_nvidia,
             r".*\.onnx": _write_onnx,
+            r"styled\.pt2": lambda path: _write_pt2(_Painter(), path, self.scene),
+            r"encoder\.pt2": lambda path: _write_pt2(_Colours(), path, self.scene),
             r".*label\w*\.(png|tif)": lambda path: _save(self.scene.label.astype(np.uint8), path),
             r".*inst\w*\.(png|tif)": lambda path: _save(self.scene.ids.astype(np.uint16), path),
             r".*photo\w*\.(png|jpg|tif)": lambda path: _save(self.scene.photo, path),
@@ -67,6 +72,31 @@ def _save(values: np.ndarray, path: Path) -> None:
 def _write_nvidia(path: Path) -> None:
     """A generator in the form of NVIDIA's code."""
     torch.save(nvidia.to_state_dict(GlobalGenerator(in_channels=5, ngf=4, n_downsample=1, n_blocks=1)), path)
+
+
+class _Painter(nn.Module):
+    """With the inputs and the output of a generator that takes features, of which it makes greys."""
+
+    def forward(self, label: Tensor, instance: Tensor, features: Tensor) -> Tensor:
+        return (127.5 * (features.mean(-1, keepdim=True) + 1)).to(torch.uint8).expand(-1, -1, -1, 3).clone()
+
+
+class _Colours(nn.Module):
+    """With the inputs and the output of an encoder. It returns the photo itself."""
+
+    def forward(self, photo: Tensor, instance: Tensor) -> Tensor:
+        return photo / 127.5 - 1
+
+
+def _write_pt2(program: nn.Module, path: Path, scene: Scene) -> None:
+    """A program with the inputs and the output of an exported one, which takes no time to make."""
+    maps = torch.zeros(1, *scene.label.shape, dtype=torch.int32)
+    pictures = torch.zeros(1, *scene.photo.shape)
+    every = {"label": maps, "instance": maps, "features": pictures, "photo": pictures.to(torch.uint8)}
+    names = list(signature(program.forward).parameters)
+    description = {"inputs": json.dumps([{"name": name} for name in names])}
+    traced = torch.export.export(program, (), {name: every[name] for name in names})
+    torch.export.save(traced, path, extra_files={"hdgan.json": json.dumps(description)})
 
 
 def _write_onnx(path: Path) -> None:
