@@ -42,8 +42,8 @@ FormatName = Literal["colors", "coco-panoptic", "cvat", "images-labels", "labelm
 FORMATS: tuple[str, ...] = get_args(FormatName)
 INEXACT = "inexact.csv"
 """The file that lists samples with colours that were not exact."""
-_ANNOTATIONS = frozenset({".json", ".xml"})
-"""Endings of the files of formats that do not consist of label maps."""
+_ANNOTATIONS = frozenset({".csv", ".json", ".txt", ".xml"})
+"""Endings of files that describe shapes in text: a folder of them does not consist of label maps."""
 _MOST_FAULTS = 20
 """Faults that are listed before the others are only counted."""
 

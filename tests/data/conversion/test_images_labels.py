@@ -150,10 +150,11 @@ def test_photos_of_other_endings_are_named(save, convert, root) -> None:
         convert()
 
 
-def test_folders_of_unknown_annotations_are_no_label_maps(save, convert, root) -> None:
+@pytest.mark.parametrize("name", ["annotations/a.json", "labels/a.txt"])
+def test_folders_of_unknown_annotations_are_no_label_maps(save, convert, root, name) -> None:
     save("source/images/a.jpg", PHOTO)
-    (root / "annotations").mkdir()
-    (root / "annotations" / "a.json").write_text("{}")
+    (root / name).parent.mkdir()
+    (root / name).write_text("{}")
     with pytest.raises(DataError, match=r"has no known format\. Known are colors: "):
         convert()
 
