@@ -102,9 +102,8 @@ def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: 
     for network in filter(Job.is_done, networks):
         copy_network(folder.network(network.name), network_beside(file, network.name))
     save_requested(file, _requested(folder, networks, runs, taken))
-    write_strips(
-        file.with_suffix(""), {(run.name, run.seed): run for run in runs if (run.name, run.seed) in own}, taken
-    )
+    jobs = {(run.name, run.seed): run for run in runs}
+    write_strips(file.with_suffix(""), {run: jobs[run] for run in own}, taken)
     return write_evidence(docs)
 
 

@@ -64,7 +64,8 @@ def write_strips(folder: Path, own: Mapping[Run, Job], taken: Collection[Run]) -
     maps = [colorize_labels(np.asarray(Image.open(file)), SPEC.palette) for file in labels]
     save_png(_side_by_side(maps), folder / f"{LABEL}.png")
     save_png(_side_by_side([Image.open(file) for file in photos]), folder / f"{REAL}.png")
-    for row, seed in {run[0]: run for run in sorted(own, reverse=True)}.values():
+    lowest = dict(sorted(own, reverse=True))  # seeds by rows: the last of a row wins
+    for row, seed in lowest.items():
         if any(name == row and lower < seed and _strip(folder, name, lower).is_file() for name, lower in taken):
             continue
         for file in folder.glob("*.png"):
