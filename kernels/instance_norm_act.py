@@ -235,6 +235,8 @@ def _forward(
     }  # fmt: skip
     if t.held:
         constants["maxnreg"] = 128  # Few programs are there at a time, but ptxas would spill on sm_120.
+    if t.tile["BLOCK_PLANES"] > 1 and not t.channels_last:
+        constants["maxnreg"] = 64  # Unasked, ptxas of Triton 3.7 spills on sm_100 rather than use more than 56.
     make = (t.groups * programs,), numbers, constants
     if t.alone:
         return _Forward(make, 1, None, None)

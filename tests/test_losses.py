@@ -73,7 +73,7 @@ def test_r1_is_the_squared_gradient_per_score():
     gradients = [F.conv_transpose2d(torch.ones(1, 1, 5, 7).double(), kernel),
                  F.conv_transpose2d(torch.ones(1, 1, 3, 4).double(), kernel, stride=2)]  # fmt: skip
     expected = sum(g.square().sum() / n for g, n in zip(gradients, (5 * 7, 3 * 4), strict=True))
-    torch.testing.assert_close(r1_penalty([[fine], [coarse]], image).double(), expected)
+    torch.testing.assert_close(r1_penalty([[fine], [coarse]], image), expected.float())
 
 
 @pytest.mark.parametrize("mode", ["lsgan", "vanilla"])

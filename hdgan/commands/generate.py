@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -215,10 +216,11 @@ def _generate_all(
                 progress("generating", 0, len(images))
                 asked = with_left_halves(images) if halved else images
                 made = _at_once(pipeline, asked, batch_size, save_styles, written)
-            for maps in made:
-                size_note.compare(maps)
-                if not tiles.is_used:
-                    progress("generating", len(written), len(images))
+            with closing(made):  # Images that are being written when the loop is left count as well.
+                for maps in made:
+                    size_note.compare(maps)
+                    if not tiles.is_used:
+                        progress("generating", len(written), len(images))
     except (HdganError, KeyboardInterrupt):
         if written:
             print_lines(
@@ -231,7 +233,7 @@ def _generate_all(
 
 def _at_once(
     pipeline: Pipeline, images: Iterable[_RequestedFile], batch_size: int, save_styles: bool, written: list[Path]
-) -> Iterator[Maps]:
+) -> Generator[Maps, None, None]:
     """Generate whole images, add each file to `written` once it is complete, and yield its maps."""
 
     def write(made: Generated[_RequestedFile]) -> Maps:
@@ -252,7 +254,7 @@ def _in_tiles(
     save_styles: bool,
     progress: Progress,
     written: list[Path],
-) -> Iterator[Maps]:
+) -> Generator[Maps, None, None]:
     """Generate images in tiles, add each file to `written` once it is complete, and yield its maps."""
     for number, maps, made in generate_in_tiles(pipeline, images, tiles, progress):
         target = images[number].target

@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Iterator[R]:
+def in_order(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Generator[R, None, None]:
     """Yield function(item) for each item, computed in threads ahead of the reader.
 
     An error, of the function or of the items themselves, is raised in its place: after the results of all items before.

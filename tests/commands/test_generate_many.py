@@ -13,10 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hdgan.commands.main import main
 from hdgan.commands.process import INTERRUPTED
+from hdgan.commands.sources import SizeNote
+from hdgan.inference.maps import Maps
+from hdgan.inference.pipeline import Pipeline
 from tests.sharding.several import end_all, start_all
 
 Capture = pytest.CaptureFixture[str]
@@ -95,6 +99,25 @@ def test_a_map_that_cannot_be_used_stops_the_command_after_the_images_before_it(
     assert sorted(images(tmp_path / "out")) == [f"s{k}.png" for k in range(before)]
     stopped = f"stopped after {before} of 4 images, which are complete: repeat the command with --skip-existing"
     assert [line.startswith(stopped) for line in lines] == [True] * bool(before)
+
+
+def test_images_that_are_being_written_at_an_interruption_are_counted(
+    run: Path, maps: tuple[object, ...], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(note: SizeNote, maps: Maps) -> None:
+        raise KeyboardInterrupt
+
+    def save_slowly(pipeline: Pipeline, image: torch.Tensor, path: Path) -> None:
+        time.sleep(0.3 if path.stem != "s0" else 0)
+        save_image(pipeline, image, path)
+
+    save_image = Pipeline.save_image
+    monkeypatch.setattr(SizeNote, "compare", interrupt)
+    monkeypatch.setattr(Pipeline, "save_image", save_slowly)
+    assert generate(run, *maps, "--out", tmp_path / "out") == INTERRUPTED
+    written = len(images(tmp_path / "out"))
+    assert written > 1
+    assert f"stopped after {written} of 4 images, which are complete" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_the_batch_size_is_told_before_any_work(
