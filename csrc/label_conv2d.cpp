@@ -2,6 +2,8 @@
 // gradient to just those sums, and takes them apart at the end.
 #include "label_conv2d.h"
 
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -365,7 +367,13 @@ void label_conv2d_fwd(Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tenso
   ranks.of(ranks.none());
   const int32_t* code = codes.as<int32_t>();
   const int64_t pixels = s.batch * s.height * s.width;
-  for (int64_t p = 0; p < pixels; p = end_of_run(code, p, pixels)) ranks.of(code[p]);
+  const int64_t codes_of_planes = (n_labels + 1) * (table.shape[1] > n_labels ? 2 : 1);
+  for (int64_t p = 0; p < pixels; p = end_of_run(code, p, pixels)) {
+    if (code[p] < 0 || code[p] >= codes_of_planes)
+      throw std::invalid_argument("label_conv2d: expected codes from 0 to " + std::to_string(codes_of_planes - 1) +
+                                  ", got " + std::to_string(code[p]) + ": label planes must stay whole");
+    ranks.of(code[p]);
+  }
   const Sums sums = sum_table(s, table, ranks, n_labels, threads);
   with_floating(y.dtype,
                 [&](auto type) { convolve<decltype(type)>(s, codes, ranks, sums, y, pool_y, pool_x, threads); });

@@ -88,7 +88,7 @@ class LabelPlanes(NamedTuple):
     codes: Tensor
     """[B, H, W] int32: the class, n_labels where a pixel has none; and n_labels + 1 more on a boundary.
 
-    Kernels trust these numbers and do not check their range.
+    `label_conv2d` raises ValueError for other numbers on a CPU. Kernels of GPUs trust them.
     """
     n_labels: int
     """Number of classes."""

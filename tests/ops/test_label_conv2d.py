@@ -424,6 +424,17 @@ def test_wrong_input(arguments, options, error, says):
         label_conv2d(*arguments, **options)
 
 
+@pytest.mark.parametrize(("code", "edges", "most"), [(-1, True, 7), (8, True, 7), (4, False, 3), (2**31 - 1, False, 3)])
+def test_hand_made_codes_outside_of_the_planes_are_refused_on_a_cpu(code, edges, most):
+    codes = torch.zeros(1, 8, 8, dtype=torch.int32)
+    codes[0, 5, 3] = code
+    weight = torch.zeros(2, 3 + edges, 3, 3)
+    with pytest.raises(
+        ValueError, match=rf"label_conv2d: expected codes from 0 to {most}, got {code}: label planes must"
+    ):
+        label_conv2d(LabelPlanes(codes, 3, edges), None, weight, padding=1, backend="cpu")
+
+
 def test_unknown_backend():
     with pytest.raises(BackendError, match="abacus"):
         label_conv2d(LABEL, None, WEIGHT, backend="abacus")
