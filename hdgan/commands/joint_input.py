@@ -61,10 +61,10 @@ def check_inputs(run: Path, file: Path, pairs: Sequence[Pair], console: Console,
     Raises:
         ConfigError: a file is twice as wide for its height as the widest input of the training.
     """
-    trained = stored_inputs(file, read_metadata(file))
-    if trained.layout != side_by_side.LAYOUT.name or trained.aspects is None:
+    aspects = _aspects_of_joint_training(file)
+    if aspects is None:
         return
-    least, greatest = trained.aspects
+    least, greatest = aspects
     unclear: list[Pair] = []
     for pair, size in zip(pairs, in_threads(_size, pairs), strict=True):
         if size is None:
@@ -79,6 +79,31 @@ def check_inputs(run: Path, file: Path, pairs: Sequence[Pair], console: Console,
             unclear.append(pair)
     if unclear:
         print_lines(console, f"{unclear[0].input} is taken to be A alone, without B on its right: {note}")
+
+
+def note_joint_frames(file: Path, name: str, size: Size, console: Console) -> None:
+    """Print a note if the frames of a video may have A and B side by side. A video may be wide for other reasons.
+
+    Args:
+        file: of the model.
+        name: of the first frame.
+        size: of all frames.
+        console: where the note goes.
+    """
+    aspects = _aspects_of_joint_training(file)
+    if aspects is not None and size[0] / size[1] >= _TWICE * aspects[0]:
+        print_lines(
+            console,
+            f"{name} is {size[0]}x{size[1]}, and the model was trained on files that have A and B side by side: "
+            "all of it is taken to be A; cut A, the left half, out of each frame if it has both",
+        )
+
+
+def _aspects_of_joint_training(file: Path) -> tuple[float, float] | None:
+    """The least and the greatest width for its height of the inputs that a model was trained on; None if its files did
+    not have A and B side by side, or if it does not say."""
+    trained = stored_inputs(file, read_metadata(file))
+    return trained.aspects if trained.layout == side_by_side.LAYOUT.name else None
 
 
 def _size(pair: Pair) -> Size | None:

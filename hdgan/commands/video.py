@@ -17,6 +17,7 @@ import tyro
 from annotated_types import Interval
 from rich.console import Console
 
+from hdgan.commands.joint_input import note_joint_frames
 from hdgan.commands.sources import OPTIONS, SizeNote, check_sources, trained_size
 from hdgan.commands.style_choice import StyleChoice
 from hdgan.config.bounds import BatchSize, Count, Precision
@@ -319,6 +320,7 @@ def _note(pipeline: Pipeline, first: Maps, encoding: Encoding, there: int, conso
     assert pipeline.file is not None
     SizeNote(trained_size(pipeline.file) or SizeConfig(), console).compare(first)
     size, even = (encoding.width, encoding.height), encoding.even_size
+    note_joint_frames(pipeline.file, first.name, size, console)
     if even != size:
         print_lines(console, "frames of {}x{} become {}x{}, since H.264 needs even sides".format(*size, *even))
     if there:

@@ -124,3 +124,15 @@ def test_samples_of_joint_files_are_refused(tmp_path: Path, monkeypatch: pytest.
     assert "a.png is 64x16, twice as wide for its height" in line
     assert line.endswith("side by side: cut A, the left half, out of it")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("width", "noted"), [(64, True), (32, False)])
+def test_frames_that_may_have_both_have_a_note(tmp_path: Path, capsys: Capture, width: int, noted: bool) -> None:
+    model = model_of(tmp_path, JOINT)
+    for name in "ab":
+        save(tmp_path / "frames" / f"{name}.png", width)
+    out = tmp_path / "out.mp4"
+    assert main(["video", str(model), "--input", str(tmp_path / "frames"), "--out", str(out), "--device", "cpu"]) == 0
+    says = f"is {width}x16, and the model was trained on files that have A and B side by side: all of it is taken to be"
+    assert (says in capsys.readouterr().err) == noted
+    assert out.is_file()
