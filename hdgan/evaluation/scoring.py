@@ -170,8 +170,9 @@ def _score(comparison: Comparison, evaluators: Sequence[Evaluator], gallery: Gal
         with enough_memory(out_of_memory(f"the run {name}", size)):
             images.append(_generate(pipeline, sample, comparison.styles, seed=index))
     label = sample["label"][None].to(comparison.device) if "label" in sample else None
+    ids = sample["ids"][None].to(comparison.device) if "ids" in sample else None
     with enough_memory(out_of_memory("scoring", size)):
-        measured = [one.measure(image, photo, label) for one, image in zip(evaluators, images, strict=True)]
+        measured = [one.measure(image, photo, label, ids) for one, image in zip(evaluators, images, strict=True)]
     shown = gallery.embed(index, sample, images, [recognised for _, recognised in measured])
     return _ScoredSample([measures for measures, _ in measured], shown)
 

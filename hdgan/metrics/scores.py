@@ -10,7 +10,8 @@ from hdgan.metrics.spectra import SpectralScores
 SEGMENTATION = ("miou", "pixel_accuracy")
 IMAGE_METRICS = ("psnr", "ssim", "lpips", "fid", "kid", "scorer_fid")
 SPECTRAL = ("spectrum", "pattern")
-OF_PHOTOS = (*IMAGE_METRICS, *SPECTRAL)
+EDGES = "instance_edges"
+OF_PHOTOS = (*IMAGE_METRICS, *SPECTRAL, EDGES)
 """Those that compare images with the photos."""
 METRICS = (*SEGMENTATION, *OF_PHOTOS)
 """All columns."""
@@ -25,8 +26,9 @@ TITLES = {
     "scorer_fid": "scorer FID",
     "spectrum": "spectrum (dB)",
     "pattern": "pattern (dB)",
+    "instance_edges": "instance edges",
 }
-HIGHER_IS_BETTER = frozenset(("miou", "pixel_accuracy", "psnr", "ssim"))
+HIGHER_IS_BETTER = frozenset(("miou", "pixel_accuracy", "psnr", "ssim", "instance_edges"))
 """Metrics whose higher values are better. For the others, lower values are better."""
 ABOUTS = {
     "miou": "How well the classes that the scorer recognises overlap those of the label map: intersection over union "
@@ -50,6 +52,9 @@ ABOUTS = {
     "better. Blur and noise raise it.",
     "pattern": "By how many dB the strongest of five patterns (horizontal or vertical streaks along a border, and "
     "grids that repeat after 4, 8 or 16 pixels) stands out more than in the photos; lower is better.",
+    "instance_edges": "How strong the edges between touching objects of one class are: the total variation of four "
+    "pixels across their boundary beyond that of the pixels beside them, relative to the photos; 0 without edges, 1 as "
+    "in the photos, up to which higher is better.",
 }
 """What the columns are, their unit, and which values are better."""
 ORACLE = "real photos"

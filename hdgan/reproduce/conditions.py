@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from hdgan.metrics.scores import TITLES
 from hdgan.reproduce.results import REAL, Requested, Result
 from hdgan.wording import count
 
@@ -21,6 +22,7 @@ COLUMNS = {
     "scorer_fid": ("FID of the scorer's features ↓", 4),
     "spectrum": ("spectrum, dB ↓", 2),
     "pattern": ("pattern, dB ↓", 2),
+    "instance_edges": ("instance edges ↑", 3),
 }
 """Metrics of the tables, with their headings and digits."""
 
@@ -63,7 +65,8 @@ def conditions(measured: Measured) -> str:
     lines += [f"Not available: {note}." for note in sorted(missing)]
     unknown = [name for name in COLUMNS if all(name not in run.metrics for run in runs)]
     if unknown:
-        lines.append(f"Not measured, since hdgan did not have them when these runs were scored: {', '.join(unknown)}.")
+        names = ", ".join(TITLES[name] for name in unknown)
+        lines.append(f"Not measured, since hdgan did not have them when these runs were scored: {names}.")
     return "\n\n".join(lines)
 
 

@@ -17,14 +17,14 @@ from hdgan.reproduce.conditions import COLUMNS, Measured, conditions
 from hdgan.reproduce.plan import ROWS, TABLES, Table
 from hdgan.reproduce.results import REAL, Result, load_requested, read_results, remedy
 from hdgan.reproduce.strips import find_strips
-from hdgan.reproduce.verdicts import SIGNIFICANT, values, verdict_of
+from hdgan.reproduce.verdicts import SIGNIFICANT, values, verdicts_of
 from hdgan.wording import markdown_table
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
 """Folder next to the page: for each scale a CSV file, a JSON file of what was requested, a folder of images, a chart,
 and remarks."""
-CHARTED = ("miou", "scorer_fid", "spectrum", "pattern")
+CHARTED = ("miou", "scorer_fid", "spectrum", "pattern", "instance_edges")
 """The metrics of the chart, as far as there are any."""
 HARDLY = 0.05
 """IoU of real photos below which the page says that the scorer hardly finds a class."""
@@ -43,10 +43,10 @@ How to read it:
   of them, whatever their authors used. They are scored at the end of training, with the averaged weights. An ablation
   differs from pix2pixHD only in what its table names. G1 alone also has another schedule, a single stage at the full
   resolution. pix2pix and CRN have their own networks and losses.
-- An order is tested pair by pair by mean IoU, over the seeds that all its rows have. It is supported if a two-sided
-  paired t-test has p < {significant} and the difference has the tested sign for every seed, and reversed if it has the
-  other sign. Otherwise it is not decided; a single seed never decides. p is not corrected for the number of
-  comparisons, which is {pairs} for each scale.
+- An order is tested pair by pair, by mean IoU and, where a table says so, by another score, over the seeds that all its
+  rows have. It is supported if a two-sided paired t-test has p < {significant} and the difference has the tested sign
+  for every seed, and reversed if it has the other sign. Otherwise it is not decided; a single seed never decides. p is
+  not corrected for the number of comparisons, which is {pairs} for each scale.
 - These runs take minutes on small drawn scenes, not days on Cityscapes. That may explain differences from the paper."""
 
 _STRIPS = "The first held-out scenes, and what each model makes of their label maps and instance maps:"
@@ -106,7 +106,7 @@ def _measured(file: Path) -> Measured:
 
 def page_text(scales: Sequence[Measured], docs: Path, remarks: Mapping[str, str] | None = None) -> str:
     """The text of the page, with remarks by scale; it shows the images next to the rows."""
-    pairs = sum(len(table.tested) * (len(table.tested) - 1) // 2 for table in TABLES)
+    pairs = sum(len(table.metrics) * len(table.tested) * (len(table.tested) - 1) // 2 for table in TABLES)
     parts = ["# Evidence", *filter(None, map(_incomplete, scales)), *filter(None, map(_not_requested, scales))]
     parts.append(_INTRODUCTION.format(significant=SIGNIFICANT, pairs=pairs))
     for measured in scales:
@@ -166,7 +166,7 @@ def _not_requested(measured: Measured) -> str:
 def _summary(results: Sequence[Result]) -> str:
     """A line for each tested pair, grouped by its conclusion; what differs from the paper comes first."""
     found = [
-        (table.title, pair) for table in TABLES if (verdict := verdict_of(table, results)) for pair in verdict.pairs
+        (table.title, pair) for table in TABLES for verdict in verdicts_of(table, results) for pair in verdict.pairs
     ]
     if not found:
         return "No order can be tested yet."
@@ -192,7 +192,7 @@ def _section(table: Table, results: Sequence[Result]) -> list[str]:
     networks = {result.perceptual_network for result in results if result.row in rows}
     if table.favoured and any(network is not None and network.is_twin for network in networks):
         parts.append(_LIKE_THE_SCORER.format(table.favoured))
-    if verdict := verdict_of(table, results):
+    for verdict in verdicts_of(table, results):
         pairs = [f"- {pair.text}{'' if pair.claimed else ' (not in the paper)'}." for pair in verdict.pairs]
         parts.append("\n".join([f"Tested: {verdict.text}", "", *pairs]))
     return parts

@@ -19,6 +19,7 @@ from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.files import leads_out
 from hdgan.files.csv import read_csv, write_csv
 from hdgan.files.json import read_json, write_json
+from hdgan.metrics.scores import METRICS
 from hdgan.reproduce.perceptual import TWIN, PerceptualNetwork
 from hdgan.reproduce.record import Record, Seconds, check_times
 
@@ -92,7 +93,8 @@ def load_results(path: Path, scorer: str) -> list[Result]:
         scorer: digest of the scorer.
 
     Returns:
-        Nothing if there is no file, or one by another scorer or version of hdgan: the run is to be scored.
+        Nothing if there is no file, or one by another scorer or version of hdgan, or without one of today's metrics:
+        the run is to be scored.
 
     Raises:
         CheckpointError: it is damaged.
@@ -106,7 +108,7 @@ def load_results(path: Path, scorer: str) -> list[Result]:
     results = from_plain(list[Result], records, str(path))
     if [result.row == REAL for result in results] != [True, False]:
         raise CheckpointError(f"{path} is damaged (not the scores of real photos and of one run): {remedy}")
-    return results
+    return results if all(set(METRICS) <= result.metrics.keys() for result in results) else []
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Literal
 
 from scipy.stats import ttest_1samp
 
+from hdgan.metrics.scores import TITLES
 from hdgan.reproduce.plan import ROWS, Table
 from hdgan.reproduce.results import Result
 from hdgan.wording import count
 
-ORDERED_BY = "miou"
 SIGNIFICANT = 0.05
 """p-value below which a difference counts."""
 Conclusion = Literal["supported", "reversed", "not decided"]
@@ -29,7 +29,8 @@ class PairTest:
     claimed: bool
     """Whether the paper puts them in this order."""
     differences: tuple[float, ...]
-    """Differences of mean IoU, one for each seed."""
+    """Differences of the metric, one for each seed."""
+    metric: str = "miou"
 
     @property
     def p(self) -> float | None:
@@ -52,10 +53,10 @@ class PairTest:
 
     @property
     def text(self) -> str:
-        """The order, the difference, its test and the conclusion."""
-        line = (
-            f"{self.order}: {_bold(self.conclusion, len(self.differences))}; difference {mean(self.differences):+.3f}"
-        )
+        """The order, the metric if it is not mean IoU, the difference, its test and the conclusion."""
+        said = _bold(self.conclusion, len(self.differences))
+        by = "" if self.metric == "miou" else f" in {TITLES[self.metric]}"
+        line = f"{self.order}{by}: {said}; difference {mean(self.differences):+.3f}"
         if len(self.differences) > 1:
             above = sum(difference > 0 for difference in self.differences)
             line += f" ± {stdev(self.differences):.3f}, above 0 in {above} of {len(self.differences)} seeds"
@@ -67,8 +68,9 @@ class Verdict:
     """Whether the rows of a table came out in the tested order."""
 
     table: Table
+    metric: str
     means: dict[str, float]
-    """Mean IoU of each row over the seeds that all of them have."""
+    """Of the metric for each row, over the seeds that all of them have."""
     seeds: int
     pairs: tuple[PairTest, ...]
     """All pairs of the order."""
@@ -90,12 +92,17 @@ class Verdict:
             said += f" in {len(wrong)} of {len(self.pairs)} pairs ({', '.join(wrong)})"
         numbers = ", ".join(f"{ROWS[row].title} {self.means[row]:.3f}" for row in self.table.tested)
         over = f"seed{'s' * (self.seeds > 1)}"
-        return f"{title(self.table.tested)} in mean IoU: {said}. Means of {self.seeds} {over}: {numbers}."
+        order = f"{title(self.table.tested)} in {TITLES[self.metric]}"
+        return f"{order}: {said}. Means of {self.seeds} {over}: {numbers}."
 
 
-def verdict_of(table: Table, results: Sequence[Result]) -> Verdict | None:
-    """Test the order of a table; None if it has no order, or if no seed is common to its rows."""
-    scores = {row: values(results, row, ORDERED_BY) for row in table.tested}
+def verdicts_of(table: Table, results: Sequence[Result]) -> list[Verdict]:
+    """Test the order of a table by each of its metrics; nothing if it has no order, or if its rows share no seed."""
+    return list(filter(None, (_verdict(table, metric, results) for metric in table.metrics)))
+
+
+def _verdict(table: Table, metric: str, results: Sequence[Result]) -> Verdict | None:
+    scores = {row: values(results, row, metric) for row in table.tested}
     seeds = [seed for seed in next(iter(scores.values()), ()) if all(seed in found for found in scores.values())]
     if not seeds:
         return None
@@ -105,11 +112,12 @@ def verdict_of(table: Table, results: Sequence[Result]) -> Verdict | None:
             worse,
             (better, worse) in table.claims,
             tuple(scores[better][seed] - scores[worse][seed] for seed in seeds),
+            metric,
         )
         for better, worse in combinations(table.tested, 2)
     )
     means = {row: mean(scores[row][seed] for seed in seeds) for row in table.tested}
-    return Verdict(table, means, len(seeds), pairs)
+    return Verdict(table, metric, means, len(seeds), pairs)
 
 
 def values(results: Sequence[Result], row: str, metric: str) -> dict[int | None, float]:

@@ -65,7 +65,7 @@ def test_crn_above_pix2pix_is_no_agreement_with_the_paper(page: Page) -> None:
     assert "Tested: pix2pixHD > CRN > pix2pix in mean IoU: **supported**" in text
     assert text.count("(not in the paper).") == 1
     assert "differs from the scorer only in its seed, which favours the rows with this loss: CRN" in text
-    assert "p is not corrected for the number of\n  comparisons, which is 9 for each scale" in text
+    assert "p is\n  not corrected for the number of comparisons, which is 10 for each scale" in text
 
 
 def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
@@ -73,7 +73,7 @@ def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
     assert "| pix2pix | 2 | 0.350 ± 0.071 | 20.25 ± 0.00 | 1.23 M | 450 ± 0 |" in text
     assert "| real photos |  | 0.900 |  |  |  |" in text
     assert "Not available: lpips: no weights." in text
-    assert "Not measured, since hdgan did not have them when these runs were scored: pixel_accuracy, ssim, " in text
+    assert "Not measured, since hdgan did not have them when these runs were scored: pixel accuracy, SSIM, " in text
     assert "| model | seeds | mean IoU ↑ | PSNR, dB ↑ | parameters of G | CPU s per run |" in text
     assert "| pix2pixHD | 0.25 ± 0.00 |" in text
     assert "CPU (2 cores), jobs side by side: 2, threads of each: 1; scored by PyTorch 2.13.0" in text

@@ -11,6 +11,7 @@ import pytest
 from hdgan.config.serialization import to_plain
 from hdgan.errors import CheckpointError, DataError
 from hdgan.files.json import write_json
+from hdgan.metrics.scores import METRICS
 from hdgan.reproduce.results import (
     REAL,
     Requested,
@@ -25,6 +26,7 @@ from hdgan.reproduce.results import (
 
 def test_both_formats_give_back_what_they_took(tmp_path: Path, result: Result) -> None:
     unknown = {"began": "", "ended": "", "seconds": None, "cpu_seconds": None, "cores": None, "jobs": None}
+    result = replace(result, metrics=dict.fromkeys(METRICS) | result.metrics)
     results = [replace(result, row=REAL, seed=None, notes="", **unknown), result]
     write_json(tmp_path / "result.json", results)
     write_rows(tmp_path / "rows.csv", results)
@@ -81,6 +83,9 @@ def test_results_of_another_judge_are_none(tmp_path: Path, result: Result) -> No
     write_json(file, [replace(result, hdgan="0.0.1")])
     assert load_results(file, result.scorer) == []
     file.write_text('[{"scale": "tiny", "seconds": 3.5}]')  # of before there were digests
+    assert load_results(file, result.scorer) == []
+    metrics = {name: 0.5 for name in METRICS if name != "instance_edges"}
+    write_json(file, [replace(result, row=REAL, seed=None, metrics=metrics), replace(result, metrics=metrics)])
     assert load_results(file, result.scorer) == []
 
 

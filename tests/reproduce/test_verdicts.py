@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
 from hdgan.reproduce.plan import TABLES
-from hdgan.reproduce.results import Result
-from hdgan.reproduce.verdicts import PairTest, Verdict, verdict_of
+from hdgan.reproduce.results import REAL, Result
+from hdgan.reproduce.verdicts import PairTest, Verdict, verdicts_of
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 METHODS = next(table for table in TABLES if "crn" in table.rows)
@@ -46,8 +47,7 @@ def test_a_pair_tells_its_test() -> None:
 
 
 def verdict(made: MadeResults, **scores: list[float]) -> Verdict:
-    found = verdict_of(METHODS, made(scores))
-    assert found is not None
+    (found,) = verdicts_of(METHODS, made(scores))
     return found
 
 
@@ -79,5 +79,17 @@ def test_only_seeds_that_all_rows_have_are_compared(made: MadeResults) -> None:
     assert found.seeds == 1
     assert found.means == {"pix2pixhd": 0.5, "crn": 0.4, "pix2pix": 0.3}
     assert found.conclusion == "not decided"
-    assert verdict_of(METHODS, made({"crn": [0.4], "pix2pixhd": [0.5]})) is None
-    assert verdict_of(FEATURES, made({"features": [0.4], "pix2pixhd": [0.5]})) is None
+    assert verdicts_of(METHODS, made({"crn": [0.4], "pix2pixhd": [0.5]})) == []
+    assert verdicts_of(FEATURES, made({"features": [0.4], "pix2pixhd": [0.5]})) == []
+
+
+def test_boundaries_are_tested_by_edges_as_well(made: MadeResults) -> None:
+    (table,) = (table for table in TABLES if "no-instances" in table.rows)
+    rows = made({"pix2pixhd": [0.5, 0.5, 0.5], "no-instances": [0.5, 0.6, 0.4]})
+    assert [found.metric for found in verdicts_of(table, rows)] == ["miou"]
+    edges = {"pix2pixhd": (0.5, 0.6, 0.7), "no-instances": (0.1, 0.21, 0.3), REAL: (None,)}
+    rows = [replace(one, metrics=one.metrics | {"instance_edges": edges[one.row][one.seed or 0]}) for one in rows]
+    recognition, drawn = verdicts_of(table, rows)
+    assert (recognition.conclusion, drawn.conclusion) == ("not decided", "supported")
+    assert "pix2pixHD > without instance boundaries in instance edges: **supported**. Means" in drawn.text
+    assert drawn.pairs[0].text.startswith("pix2pixHD > without instance boundaries in instance edges: **supported**; ")
