@@ -28,6 +28,17 @@ def network_format(device: torch.device) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether a CPU lacks instructions for bfloat16, so that networks are slower in it than in float32.
+
+    False where PyTorch does not tell.
+    """
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    has = torch.cpu.get_capabilities()
+    return has.get("architecture") == "x86_64" and not has.get("avx512_bf16") and not has.get("amx_bf16")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that there is not enough memory. On a CPU and in libraries, only its text says so.
 

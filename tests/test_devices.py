@@ -12,6 +12,7 @@ from hdgan.devices import (
     available_cores,
     available_memory,
     choose_device,
+    emulates_bfloat16,
     enough_memory,
     is_out_of_memory,
     network_format,
@@ -33,6 +34,27 @@ def test_what_is_no_device_here_is_named(device: str) -> None:
 def test_a_gpu_that_does_not_exist_is_named() -> None:
     with pytest.raises(ConfigError, match=r"device cuda:99 needs CUDA device 99, but PyTorch sees \d+"):
         choose_device("cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "emulated"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, False),
+        ({"architecture": "aarch64", "bf16": False}, False),
+        (None, False),
+    ],
+)
+def test_cpus_without_instructions_for_bfloat16_are_known(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object] | None, emulated: bool
+) -> None:
+    if capabilities is None:  # of PyTorch before it could tell
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert emulates_bfloat16(torch.device("cpu")) == emulated
+    assert not emulates_bfloat16(torch.device("meta"))
 
 
 @pytest.mark.parametrize("one_dnn", [True, False])

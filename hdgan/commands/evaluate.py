@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hdgan.config.bounds import Count, Side
@@ -170,10 +170,11 @@ def _train_scorer(
 def _print(rows: list[RunScores]) -> None:
     """Print the table, without the columns in which no run has a value."""
     names = [name for name in METRICS if any(row.metrics[name] is not None for row in rows)]
-    # Lines between ten metrics would take room that terminals do not have.
-    table = Table("run", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    # Lines between ten metrics would take room that terminals do not have. What has too little room is folded.
+    table = Table(Column("run", overflow="fold"), box=None, padding=(0, 1, 0, 0), header_style="bold")
     for name in names:
-        table.add_column(f"{TITLES[name]} {'↑' if name in HIGHER_IS_BETTER else '↓'}", justify="right")
+        title = f"{TITLES[name]} {'↑' if name in HIGHER_IS_BETTER else '↓'}"
+        table.add_column(title, justify="right", overflow="fold")
     for row in rows:
         table.add_row(Text(row.name), *(shown(name, row.metrics[name]) for name in names))
     console = Console()

@@ -81,7 +81,7 @@ def shown(name: str, value: float | None) -> str:
     """A value as tables show it."""
     if value is None:
         return "-"
-    return f"{value:.2f}" if name in ("psnr", "fid", *SPECTRAL) else f"{value:.4f}"
+    return f"{value:.2f}" if name in ("psnr", "fid", *SPECTRAL, EDGES) else f"{value:.4f}"
 
 
 def notes_of(rows: list[RunScores]) -> dict[str, str]:

@@ -22,7 +22,7 @@ COLUMNS = {
     "scorer_fid": ("FID of the scorer's features ↓", 4),
     "spectrum": ("spectrum, dB ↓", 2),
     "pattern": ("pattern, dB ↓", 2),
-    "instance_edges": ("instance edges ↑", 3),
+    "instance_edges": ("instance edges ↑", 2),
 }
 """Metrics of the tables, with their headings and digits."""
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from hdgan.config.bounds import Threads, Variants
 from hdgan.config.serialization import check_value
 from hdgan.data.config import DataConfig
-from hdgan.devices import available_cores, choose_device
+from hdgan.devices import available_cores, choose_device, emulates_bfloat16
 from hdgan.errors import ConfigError, HdganError, TrainingError
 from hdgan.files import require_no_file, same_path
 from hdgan.files.json import write_json
@@ -124,6 +124,12 @@ def reproduce(
     kept = KeptRows(file) if docs is None or same_path(docs, out) else find_kept(folder, file)
     kept.require_none_lost(asked)
     print_lines(console, *kept.notes)
+    if scale.precision == "bfloat16" and emulates_bfloat16(choose_device(device)):
+        print_lines(
+            console,
+            f"size {scale.name} trains in bfloat16, for which this CPU has no instructions: it takes several times as "
+            "long as on one with avx512_bf16 or AMX",
+        )
     kept = kept.without(asked) if again else kept
     if dry_run:
         folder.require_claimable()

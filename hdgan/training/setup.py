@@ -16,7 +16,7 @@ from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
 from hdgan.config.options import option, option_off
 from hdgan.data import make_loader
 from hdgan.data.agreement import require_same_pairs
-from hdgan.devices import enough_memory
+from hdgan.devices import emulates_bfloat16, enough_memory
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.config import ModelConfig
@@ -113,6 +113,8 @@ def prepare(
     for stage in stages:
         check_batch(stage, world)
     check_cuda_graphs(config, stages, world)
+    if config.precision == "bfloat16" and emulates_bfloat16(world.device):
+        print_lines(console, f"this CPU has no instructions for bfloat16: {option('precision')} float32 is faster")
     if world.is_main:
         check_validation_images(config, data, stages[0])
     perceptual = config.loss.load_perceptual(training_shapes(config, data, world.size), on_missing)

@@ -122,6 +122,19 @@ def test_the_commands_of_a_dry_run_do_the_work(scale: Scale, tmp_path: Path, mon
     assert planned().commands == first.commands[-1:]  # `reproduce` itself collects the scores
 
 
+@pytest.mark.parametrize(("precision", "noted"), [("bfloat16", True), ("float32", False)])
+def test_a_cpu_without_bfloat16_has_a_note(
+    scale: Scale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, noted: bool
+) -> None:
+    monkeypatch.setattr(run_module, "emulates_bfloat16", lambda device: True)
+    text = io.StringIO()
+    planned = replace(scale, precision=precision)
+    reproduce(
+        planned, tmp_path / "out", device="cpu", rows=["crn"], dry_run=True, console=Console(file=text, width=200)
+    )
+    assert ("size tiny trains in bfloat16, for which this CPU has no instructions" in text.getvalue()) == noted
+
+
 def test_a_dry_run_takes_the_networks_beside_the_rows(folder: Folder, tmp_path: Path, inline: None) -> None:
     docs, out = tmp_path / "docs", tmp_path / "other"
     assert run(folder, "crn", docs=docs).finished

@@ -68,6 +68,22 @@ def test_every_stage_is_estimated_and_nothing_is_written(make_config: MakeConfig
     )
 
 
+@pytest.mark.parametrize(("precision", "noted"), [("bfloat16", True), ("float32", False)])
+def test_a_cpu_without_bfloat16_has_a_note(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, noted: bool
+) -> None:
+    monkeypatch.setattr("hdgan.training.setup.emulates_bfloat16", lambda device: True)
+    text = io.StringIO()
+    prepare(
+        make_config(tmp_path / "run", precision=precision),
+        False,
+        World(0, 1, torch.device("cpu")),
+        Console(file=text, width=160),
+    )
+    note = "this CPU has no instructions for bfloat16: --precision float32 is faster"
+    assert (note in text.getvalue()) == noted
+
+
 def test_no_weights_are_needed(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """VGG19 is estimated by its shapes, and timed with random weights."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
