@@ -80,7 +80,7 @@ def test_a_cpu_without_bfloat16_has_a_note(
         World(0, 1, torch.device("cpu")),
         Console(file=text, width=160),
     )
-    note = "this CPU has no instructions for bfloat16: --precision float32 is faster"
+    note = "this CPU has no instructions for bfloat16: precision float32 is faster"
     assert (note in text.getvalue()) == noted
 
 
