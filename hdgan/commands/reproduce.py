@@ -44,7 +44,7 @@ def reproduce(
     even after it was killed. `hdgan reproduce report [DOCS]` writes the page again from its rows.
 
     Args:
-        size: small for two CPU cores (128x64, about an hour); medium for two CPU cores with avx512_bf16 or AMX
+        size: small for two CPU cores (128x64, one to two hours); medium for two CPU cores with avx512_bf16 or AMX
             (256x128, estimated at 6 hours); gpu for a data-centre GPU (256x128).
         seeds: runs of each model.
         out: folder of the runs; by default runs/reproduce-SIZE.

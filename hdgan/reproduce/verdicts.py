@@ -60,7 +60,7 @@ class PairTest:
         if len(self.differences) > 1:
             above = sum(difference > 0 for difference in self.differences)
             line += f" ± {stdev(self.differences):.3f}, above 0 in {above} of {len(self.differences)} seeds"
-        return line + (f", p = {self.p:.2g}" if self.p is not None else "")
+        return line + (f", p = {_shown(self.p)}" if self.p is not None else "")
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,12 @@ def values(results: Sequence[Result], row: str, metric: str) -> dict[int | None,
 def title(rows: Iterable[str]) -> str:
     """Rows as an order, best first."""
     return " > ".join(ROWS[row].title for row in rows)
+
+
+def _shown(p: float) -> str:
+    """A p-value with enough digits to show on which side of `SIGNIFICANT` it is."""
+    text = f"{p:.2g}"
+    return text if (float(text) < SIGNIFICANT) == (p < SIGNIFICANT) else f"{p:.4g}"
 
 
 def _bold(conclusion: Conclusion, seeds: int) -> str:

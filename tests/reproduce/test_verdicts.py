@@ -46,6 +46,11 @@ def test_a_pair_tells_its_test() -> None:
     assert pair(-0.4).text == "pix2pixHD > CRN: **not decided by 1 seed**; difference -0.400"
 
 
+def test_p_shows_on_which_side_of_the_bound_it_is() -> None:
+    assert pair(0.0583, 0.137, 0.099).text.endswith("above 0 in 3 of 3 seeds, p = 0.04969")
+    assert pair(0.058, 0.137, 0.0987).text.endswith("above 0 in 3 of 3 seeds, p = 0.05")
+
+
 def verdict(made: MadeResults, **scores: list[float]) -> Verdict:
     (found,) = verdicts_of(METHODS, made(scores))
     return found
