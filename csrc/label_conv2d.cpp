@@ -2,8 +2,8 @@
 // gradient to just those sums, and takes them apart at the end.
 #include "label_conv2d.h"
 
+#include <cstdio>
 #include <stdexcept>
-#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -369,9 +369,13 @@ void label_conv2d_fwd(Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tenso
   const int64_t pixels = s.batch * s.height * s.width;
   const int64_t codes_of_planes = (n_labels + 1) * (table.shape[1] > n_labels ? 2 : 1);
   for (int64_t p = 0; p < pixels; p = end_of_run(code, p, pixels)) {
-    if (code[p] < 0 || code[p] >= codes_of_planes)
-      throw std::invalid_argument("label_conv2d: expected codes from 0 to " + std::to_string(codes_of_planes - 1) +
-                                  ", got " + std::to_string(code[p]) + ": label planes must stay whole");
+    if (code[p] < 0 || code[p] >= codes_of_planes) {
+      char message[128];  // std::to_string would be compiled for AVX2 here, and taken by files that must run without
+      snprintf(message, sizeof message,
+               "label_conv2d: expected codes from 0 to %lld, got %d: label planes must stay whole",
+               static_cast<long long>(codes_of_planes - 1), code[p]);
+      throw std::invalid_argument(message);
+    }
     ranks.of(code[p]);
   }
   const Sums sums = sum_table(s, table, ranks, n_labels, threads);

@@ -23,6 +23,7 @@ from hdgan.config.serialization import to_plain
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.families.crn.losses import CRNLoss
 from hdgan.files.json import write_json
+from hdgan.metrics.scores import METRICS
 from hdgan.reproduce import run as run_module
 from hdgan.reproduce.jobs import Folder, Job
 from hdgan.reproduce.kept import KeptRows
@@ -287,7 +288,8 @@ def test_a_folder_that_was_moved_goes_on(folder: Folder, tmp_path: Path, inline:
 
 def test_rows_that_were_scored_differently_are_refused(folder: Folder, result: Result) -> None:
     runs = [Job(folder, "crn", seed) for seed in (0, 1)]
-    scored = replace(result, row="crn", scorer=folder.digest(SCORER))
+    metrics = dict.fromkeys(METRICS) | result.metrics
+    scored = replace(result, row="crn", scorer=folder.digest(SCORER), metrics=metrics)
     for job in runs:
         real = replace(scored, row=REAL, seed=None, metrics=scored.metrics | {"miou": 0.7 + 0.01 * job.seed})
         write_json(job.result, [real, replace(scored, seed=job.seed)])
