@@ -170,7 +170,7 @@ def _train_scorer(
 def _print(rows: list[RunScores]) -> None:
     """Print the table, without the columns in which no run has a value."""
     names = [name for name in METRICS if any(row.metrics[name] is not None for row in rows)]
-    # Lines between ten metrics would take room that terminals do not have. What has too little room is folded.
+    # Lines between so many metrics would take room that terminals do not have. What has too little room is folded.
     table = Table(Column("run", overflow="fold"), box=None, padding=(0, 1, 0, 0), header_style="bold")
     for name in names:
         title = f"{TITLES[name]} {'↑' if name in HIGHER_IS_BETTER else '↓'}"

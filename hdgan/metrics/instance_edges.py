@@ -54,15 +54,17 @@ class InstanceEdges:
         self._sums += sums
 
     def score(self) -> float | None:
-        """How strong the edges of the images are: 1 as those of the photos, 0 if there are none.
+        """How strong the edges of the images are: 1 as those of the photos, 0 if there are none, and below 0 if images
+        are plainer across boundaries than beside them.
 
         None if no two objects of one class touch, or if the photos have no edges between them.
         """
-        *variations, rows = self._sums
+        rows = self._sums[2]
         if not bool((rows > 0).all()):
             return None
-        edges = [float((of_pictures / rows)[0] - (of_pictures / rows)[1]) for of_pictures in variations]
-        return edges[0] / edges[1] if edges[1] > 0 else None
+        across, within = (self._sums[:2] / rows).T
+        image, photo = (across - within).tolist()
+        return float(image / photo) if photo > 0 else None
 
 
 def _row_sums(images: Tensor, label: Tensor, ids: Tensor) -> Tensor:

@@ -53,8 +53,8 @@ ABOUTS = {
     "pattern": "By how many dB the strongest of five patterns (horizontal or vertical streaks along a border, and "
     "grids that repeat after 4, 8 or 16 pixels) stands out more than in the photos; lower is better.",
     "instance_edges": "How strong the edges between touching objects of one class are: the total variation of four "
-    "pixels across their boundary beyond that of the pixels beside them, relative to the photos; 0 without edges, 1 as "
-    "in the photos, up to which higher is better.",
+    "pixels across their boundary beyond that of the pixels beside them, relative to the photos; 0 without edges, "
+    "below 0 if images are plainer there than beside it, 1 as in the photos, up to which higher is better.",
 }
 """What the columns are, their unit, and which values are better."""
 ORACLE = "real photos"

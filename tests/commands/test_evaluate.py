@@ -14,11 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
+from hdgan.commands.evaluate import _print as print_table
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import load_model, save_model
 from hdgan.inference import load
+from hdgan.metrics.scores import METRICS, ORACLE, RunScores
 from hdgan.models.segmenter import load_segmenter
 from hdgan.training import load_config
 
@@ -226,3 +228,13 @@ def test_runs_of_different_channels_are_not_compared(
 ) -> None:
     line = refused(capsys, stored_run, other, "--out", tmp_path)
     assert "other.safetensors generates images with image_channels 3, but photos have" in line
+
+
+def test_names_of_runs_are_folded_rather_than_cut(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("no-instances-0", "no-instances-1")
+    print_table([RunScores(name, dict.fromkeys(METRICS, 0.5)) for name in (ORACLE, *names)])
+    printed = capsys.readouterr().out
+    first = "".join(line.split(" ")[0] for line in printed.splitlines())
+    assert all(name in first for name in names)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed
