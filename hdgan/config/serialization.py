@@ -49,6 +49,14 @@ def to_plain(value: Any) -> Any:
     raise TypeError(f"cannot store a {type(value).__name__} in a configuration: {value!r}")
 
 
+def flattened(plain: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """The values of nested tables, as `to_plain` makes them, by the names on the way to each."""
+    flat: dict[tuple[str, ...], Any] = {}
+    for key, value in plain.items():
+        flat.update(flattened(value, (*path, key)) if isinstance(value, Mapping) else {(*path, key): value})
+    return flat
+
+
 @overload
 def from_plain(cls: type[T], data: Any, where: str, error: type[HdganError] = ...) -> T: ...
 @overload

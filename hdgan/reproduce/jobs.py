@@ -22,8 +22,10 @@ from typing import Any
 
 from hdgan.checkpoints import list_steps
 from hdgan.config.options import option
-from hdgan.config.serialization import to_plain
+from hdgan.config.serialization import flattened, from_plain, to_plain
 from hdgan.errors import ConfigError
+from hdgan.families.common.train_config import TrainConfig
+from hdgan.families.registry import PRESETS, AnyTrainConfig
 from hdgan.files.json import read_json, write_json
 from hdgan.reproduce.perceptual import TWIN_NETWORK, PerceptualNetwork
 from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, ROWS, SCORER, Options, training_options, typed
@@ -33,6 +35,9 @@ from hdgan.reproduce.scales import Scale
 from hdgan.scenes import scenes_folder
 from hdgan.training.logs import last_record
 from hdgan.training.run_folder import CONFIG_FILE
+
+OF_MACHINE = {"out", "device", "threads", "log.to"}
+"""Options of a run that do not decide what it learns."""
 
 
 @dataclass(frozen=True)
@@ -200,19 +205,24 @@ class Job:
                 f"{self.run} was trained with the perceptual network {record.perceptual}, not with {perceptual}: "
                 f"{remedy}"
             )
-        if self.is_done() or not list_steps(self.run):
+        if not list_steps(self.run):
             return
-        config = read_json(self.run / CONFIG_FILE, dict[str, Any], remedy)
-        for place, value in self.options.items():
-            found: Any = config
-            for name in place.split("."):
-                found = found.get(name) if isinstance(found, dict) else None
-            # The network is compared above: its file may have been moved.
-            if found != to_plain(value) and place not in self.folder.network_options:
+        found = _by_place(read_json(self.run / CONFIG_FILE, AnyTrainConfig, remedy))
+        # The network is compared above: its file may have been moved.
+        elsewhere = OF_MACHINE | self.folder.network_options.keys()
+        for place, value in self._planned_config().items():
+            if place not in elsewhere and found.get(place) != value:
                 raise ConfigError(
-                    f"{self.run} was started by another version of hdgan, with {place} {found} instead of {value}: "
-                    f"{remedy}"
+                    f"{self.run} was trained with {place} {found.get(place)} instead of {value}, by hand or by another "
+                    f"version of hdgan: {remedy}"
                 )
+
+    def _planned_config(self) -> dict[str, Any]:
+        """What a run's config.json should hold, by the dotted names of its options."""
+        config = to_plain(PRESETS[ROWS[self.name].preset]())
+        for place, value in self.options.items():
+            config = _changed(config, place, to_plain(value))
+        return _by_place(from_plain(AnyTrainConfig, config, str(self)))
 
     def commands(self, machine: Machine, device: str) -> list[list[str]]:
         """The remaining work, as arguments of `hdgan`."""
@@ -248,3 +258,14 @@ class Job:
     def _scoring(self, device: str) -> list[str]:
         options = {"scorer": self.folder.network(SCORER), "out": self.evaluation, "device": device}
         return ["evaluate", str(self.run), *typed(options)]
+
+
+def _changed(config: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """A config in which the option with a dotted name has this value."""
+    name, dot, rest = place.partition(".")
+    return config | {name: _changed(config[name] or {}, rest, value) if dot else value}
+
+
+def _by_place(config: TrainConfig) -> dict[str, Any]:
+    """The values of all options by their dotted names."""
+    return {".".join(path): value for path, value in flattened(to_plain(config)).items()}

@@ -7,7 +7,7 @@ copied folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from hdgan.checkpoints import read_best
-from hdgan.config.serialization import to_plain
+from hdgan.config.serialization import flattened, to_plain
 from hdgan.data import read_photo
 from hdgan.data.class_file import find_classes
 from hdgan.data.spec import DatasetSpec
@@ -263,9 +263,9 @@ def _changed_options(config: TrainConfig) -> dict[str, list[tuple[str, str, str]
     kind: Any = type(config)
     defaults = to_plain(kind())
     defaults["stages"] = {name: to_plain(type(stage)()) for name, stage in config.stages.items()}
-    known = _flatten(defaults)
+    known = flattened(defaults)
     changed: dict[str, list[tuple[str, str, str]]] = {}
-    for path, value in _flatten(to_plain(config)).items():
+    for path, value in flattened(to_plain(config)).items():
         if path in known and known[path] == value:
             continue
         depth = 2 if path[0] == "stages" else 1 if len(path) > 1 else 0
@@ -273,13 +273,6 @@ def _changed_options(config: TrainConfig) -> dict[str, list[tuple[str, str, str]
         name = ".".join(path[depth:]).replace("_", "-")
         changed.setdefault(".".join(path[:depth]) or "run", []).append((name, _shown(value), default))
     return changed
-
-
-def _flatten(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    flat: dict[tuple[str, ...], Any] = {}
-    for key, value in config.items():
-        flat.update(_flatten(value, (*path, key)) if isinstance(value, Mapping) else {(*path, key): value})
-    return flat
 
 
 def _shown(value: Any) -> str:

@@ -35,7 +35,7 @@ from hdgan.reproduce.results import REAL, Result, load_requested, read_results
 from hdgan.reproduce.run import Reproduction, reproduce
 from hdgan.reproduce.scales import SCALES, Scale
 from hdgan.training import load_config
-from hdgan.training.run_folder import locked
+from hdgan.training.run_folder import CONFIG_FILE, locked
 from tests.reproduce.calls import QUIET, contents, network, run
 
 MACHINE = Machine("CPU", cores=2, threads=1, jobs=2)
@@ -220,7 +220,8 @@ def test_a_run_of_other_options_or_of_another_network_is_refused(folder: Folder,
     (folder.root / "scale.json").unlink()
     other = replace(folder, scale=replace(folder.scale, lr=1e-3))
     job.result.unlink()
-    with pytest.raises(ConfigError, match=r"crn-0 was started .* stages\.coarse\.lr 0\.0004 instead of 0\.001: delete"):
+    says = r"crn-0 was trained with stages\.coarse\.lr 0\.0004 instead of 0\.001, by hand or .*: delete that folder"
+    with pytest.raises(ConfigError, match=says):
         run(other, "crn")
     job.result.write_bytes(result)
     (folder.root / "scale.json").unlink()
@@ -228,6 +229,15 @@ def test_a_run_of_other_options_or_of_another_network_is_refused(folder: Folder,
     with pytest.raises(ConfigError, match=r"crn-0 was trained with the perceptual network [0-9a-f]{12}, not .*delete"):
         run(folder, "crn")
     assert job.result.read_bytes() == result
+
+
+def test_a_finished_run_with_an_option_that_no_row_has_is_refused(folder: Folder, inline: None) -> None:
+    assert run(folder, "crn").finished
+    file = Job(folder, "crn", 0).run / CONFIG_FILE
+    config = load_config(file.parent)
+    write_json(file, replace(config, optim=replace(config.optim, beta1=0.9)))
+    with pytest.raises(ConfigError, match=r"crn-0 was trained with optim\.beta1 0\.9 instead of 0\.5, by hand or"):
+        run(folder, "crn")
 
 
 def test_rows_name_the_network_that_was_given(scale: Scale, tmp_path: Path, program: Path, inline: None) -> None:
