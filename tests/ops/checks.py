@@ -1,11 +1,25 @@
 """What every op is checked for: closeness to a float64 truth, and that PyTorch's compilers understand it."""
 
+from collections.abc import Sequence
+
 import torch
+
+from tests.ops.backends import HAS_GPU
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """Relative and absolute, for results and gradients of order 1, on every backend."""
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+def is_interpreted(backend: str) -> bool:
+    """Whether it is Triton's interpreter, which takes seconds for what a GPU does at once."""
+    return backend == "triton" and not HAS_GPU
+
+
+def dtypes_of(backend: str, turn: int, among: Sequence[torch.dtype] = DTYPES) -> Sequence[torch.dtype]:
+    """The dtypes in which a case is tested: all, but in the interpreter only the one whose turn it is."""
+    return [among[turn % len(among)]] if is_interpreted(backend) else among
 
 
 def assert_near(found, truth, dtype=None):

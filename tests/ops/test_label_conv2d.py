@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
 from hdgan.ops import BackendError, LabelPlanes, avg_pyramid, encode_labels, label_conv2d, label_planes, pad2d
-from tests.ops.backends import HAS_GPU, KERNELS
-from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outputs_and_gradients
+from tests.ops.backends import KERNELS
+from tests.ops.checks import FORMATS, assert_compiles, assert_near, dtypes_of, is_interpreted, outputs_and_gradients
 
 label_conv2d_module = importlib.import_module("hdgan.ops.label_conv2d")  # hdgan.ops has the function of that name
 
@@ -92,23 +92,13 @@ def test_reference_is_the_dense_convolution(case):
     assert_near(found, dense(label, ids, weight, **options))
 
 
-def is_interpreted(backend):
-    """Whether it is Triton's interpreter, which takes seconds for what a GPU does at once."""
-    return backend == "triton" and not HAS_GPU
-
-
-def dtypes_of(backend, memory_format):
-    """All; of channels_last images one in the interpreter: their tiles depend on no dtype, those of others do."""
-    return [torch.bfloat16] if is_interpreted(backend) and memory_format == torch.channels_last else DTYPES
-
-
 @every_case
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_near_truth(backend, device, case, memory_format):
     (label, ids), channels, side, options = CASES[case]
     exact = weight_for(4 + (ids is not None), channels=channels, side=side)
     label, ids = label.to(device), None if ids is None else ids.to(device)
-    for dtype in dtypes_of(backend, memory_format):
+    for dtype in dtypes_of(backend, list(CASES).index(case) + FORMATS.index(memory_format)):
         weight = exact.to(dtype)
         truth = dense(label.cpu(), None if ids is None else ids.cpu(), weight.double(), **options)
         # Of order 1 whatever the number of pixels, as the table of tolerances expects.

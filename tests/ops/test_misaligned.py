@@ -15,7 +15,7 @@ from hdgan.ops import (
     label_planes,
 )
 from tests.ops.backends import KERNELS
-from tests.ops.checks import DTYPES, FORMATS
+from tests.ops.checks import FORMATS, dtypes_of
 
 SHAPE = (1, 8, 6, 16)
 
@@ -53,7 +53,7 @@ def test_images(backend, device, memory_format):
         "distance": lambda x: [l1_distance(x, x.detach().flip(3), backend=backend)],
         "mean": lambda x: [instance_mean(x, index, backend=backend)],
     }
-    for dtype in DTYPES:
+    for dtype in dtypes_of(backend, FORMATS.index(memory_format)):
         x = torch.randn(SHAPE).to(device, dtype, memory_format=memory_format)
         assert shifted(x).data_ptr() % 16 != x.data_ptr() % 16
         for name, op in ops.items():
@@ -76,7 +76,7 @@ def test_label_planes(backend, device, memory_format):
     label = torch.arange(8, device=device).repeat_interleave(12).view(1, 6, 16)
     planes = label_planes(shifted(label), shifted(label), 8, backend=backend)
     moved = LabelPlanes(shifted(planes.codes), *planes[1:])
-    for dtype in DTYPES:
+    for dtype in dtypes_of(backend, 1 + FORMATS.index(memory_format)):
         weight = torch.randn(8, 9, 3, 3).to(device, dtype, memory_format=memory_format).requires_grad_()
         dy = torch.randn(1, 8, 6, 16).to(device, dtype, memory_format=memory_format)
         for codes, given in ((moved, shifted(weight.detach()).requires_grad_()), (planes, weight)):
