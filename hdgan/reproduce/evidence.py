@@ -17,8 +17,8 @@ from hdgan.reproduce.conditions import COLUMNS, Measured, conditions
 from hdgan.reproduce.plan import ROWS, TABLES, Table
 from hdgan.reproduce.results import REAL, Result, load_requested, read_results, remedy
 from hdgan.reproduce.strips import find_strips
-from hdgan.reproduce.verdicts import SIGNIFICANT, values, verdicts_of
-from hdgan.wording import markdown_table
+from hdgan.reproduce.verdicts import SIGNIFICANT, PairTest, values, verdicts_of
+from hdgan.wording import count, markdown_table
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
@@ -48,6 +48,8 @@ How to read it:
   for every seed, and reversed if it has the other sign. Otherwise it is not decided; a single seed never decides. p is
   not corrected for the number of comparisons, which is {pairs} for each scale.
 - These runs take minutes on small drawn scenes, not days on Cityscapes. That may explain differences from the paper."""
+
+_OVERVIEW = "The conclusion about each order, the mean difference and the number of seeds; the sections below say more."
 
 _STRIPS = "The first held-out scenes, and what each model makes of their label maps and instance maps:"
 
@@ -109,6 +111,7 @@ def page_text(scales: Sequence[Measured], docs: Path, remarks: Mapping[str, str]
     pairs = sum(len(table.metrics) * len(table.tested) * (len(table.tested) - 1) // 2 for table in TABLES)
     parts = ["# Evidence", *filter(None, map(_incomplete, scales)), *filter(None, map(_not_requested, scales))]
     parts.append(_INTRODUCTION.format(significant=SIGNIFICANT, pairs=pairs))
+    parts += _overview(scales) if len(scales) > 1 else []
     for measured in scales:
         results, first = measured.results, measured.results[0]
         parts += [f"## {first.scale}: {first.width}x{first.height}", conditions(measured), _summary(results)]
@@ -163,11 +166,30 @@ def _not_requested(measured: Measured) -> str:
     )
 
 
+def _overview(scales: Sequence[Measured]) -> list[str]:
+    """A table with the conclusion of each scale about each order; nothing if none is tested."""
+    found = [{pair.order: pair for _, pair in _tested(measured.results)} for measured in scales]
+    claimed = {order: pair.claimed for pairs in found for order, pair in pairs.items()}
+    lines = []
+    for order in sorted(claimed, key=lambda order: not claimed[order]):
+        cells = [
+            f"{pair.conclusion}, {mean(pair.differences):+.3f}, {count(len(pair.differences), 'seed')}" if pair else "-"
+            for pair in (pairs.get(order) for pairs in found)
+        ]
+        lines.append([order, "yes" if claimed[order] else "no", *cells])
+    sizes = (f"{first.scale}, {first.width}x{first.height}" for first in (measured.results[0] for measured in scales))
+    return ["## All scales", _OVERVIEW, markdown_table(["order", "in the paper", *sizes], lines)] if lines else []
+
+
+def _tested(results: Sequence[Result]) -> list[tuple[str, PairTest]]:
+    """The tested pairs of all tables, each with the title of its table."""
+    verdicts = ((table.title, verdict) for table in TABLES for verdict in verdicts_of(table, results))
+    return [(title, pair) for title, verdict in verdicts for pair in verdict.pairs]
+
+
 def _summary(results: Sequence[Result]) -> str:
     """A line for each tested pair, grouped by its conclusion; what differs from the paper comes first."""
-    found = [
-        (table.title, pair) for table in TABLES for verdict in verdicts_of(table, results) for pair in verdict.pairs
-    ]
+    found = _tested(results)
     if not found:
         return "No order can be tested yet."
     groups = {

@@ -49,14 +49,15 @@ class PairTest:
 
     @property
     def order(self) -> str:
-        return title((self.better, self.worse))
+        """The order, and the metric if it is not mean IoU."""
+        by = "" if self.metric == "miou" else f" in {TITLES[self.metric]}"
+        return title((self.better, self.worse)) + by
 
     @property
     def text(self) -> str:
-        """The order, the metric if it is not mean IoU, the difference, its test and the conclusion."""
+        """The order, the difference, its test and the conclusion."""
         said = _bold(self.conclusion, len(self.differences))
-        by = "" if self.metric == "miou" else f" in {TITLES[self.metric]}"
-        line = f"{self.order}{by}: {said}; difference {mean(self.differences):+.3f}"
+        line = f"{self.order}: {said}; difference {mean(self.differences):+.3f}"
         if len(self.differences) > 1:
             above = sum(difference > 0 for difference in self.differences)
             line += f" ± {stdev(self.differences):.3f}, above 0 in {above} of {len(self.differences)} seeds"

@@ -187,11 +187,19 @@ def test_classes_that_the_scorer_does_not_know_are_named(
     assert "| IoU | car | sky | person |" in text
 
 
-def test_scales_follow_each_other(docs: Path, made: MadeResults, requested: Requested) -> None:
+def test_scales_follow_each_other_after_what_all_of_them_say(
+    docs: Path, made: MadeResults, requested: Requested
+) -> None:
     other = docs / "evidence" / "other.csv"
-    write_rows(other, made({"crn": [0.4]}))
+    rows = made({"crn": [0.4, 0.5], "pix2pix": [0.3, 0.3], "pix2pixhd": [0.6, 0.4]})
+    write_rows(other, [replace(row, scale="other") for row in rows])
     save_requested(other, requested)
-    assert write_evidence(docs).read_text().count("\n## ") == 2
+    lines = write_evidence(docs).read_text().splitlines()
+    headings = [line for line in lines if line.startswith("## ")]
+    assert [heading.split(":")[0] for heading in headings] == ["## All scales", "## other", "## tiny"]
+    cells = [line.split(" | ")[:3] for line in lines if line.startswith("| pix2pixHD > CRN | yes |")]
+    assert cells == [["| pix2pixHD > CRN", "yes", "not decided, +0.050, 2 seeds"]]
+    assert any(line.startswith("| CRN > pix2pix | no | not decided, +0.150, 2 seeds |") for line in lines)
 
 
 def test_without_rows_there_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
