@@ -124,13 +124,9 @@ def reproduce(
     kept = KeptRows(file) if docs is None or same_path(docs, out) else find_kept(folder, file)
     kept.require_none_lost(asked)
     print_lines(console, *kept.notes)
-    if scale.precision == "bfloat16" and emulates_bfloat16(choose_device(device)):
-        print_lines(
-            console,
-            f"size {scale.name} trains in bfloat16, for which this CPU has no instructions: it takes several times as "
-            "long as on one with avx512_bf16 or AMX",
-        )
     kept = kept.without(asked) if again else kept
+    if any((run.name, run.seed) not in kept.results and not run.is_trained() for run in runs):
+        _note_emulation(scale, device, console)
     if dry_run:
         folder.require_claimable()
         commands = _typed_commands(folder, networks, _to_train(runs, kept, console), kept, machine, device)
@@ -149,6 +145,15 @@ def reproduce(
     if failed:
         raise TrainingError("; ".join(failed))
     return Reproduction(done, len(runs), page)
+
+
+def _note_emulation(scale: Scale, device: str, console: Console) -> None:
+    if scale.precision == "bfloat16" and emulates_bfloat16(choose_device(device)):
+        print_lines(
+            console,
+            f"size {scale.name} trains in bfloat16, for which this CPU has no instructions: it takes several times as "
+            "long as on one with avx512_bf16 or AMX",
+        )
 
 
 def _typed_commands(

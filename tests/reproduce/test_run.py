@@ -123,11 +123,14 @@ def test_the_commands_of_a_dry_run_do_the_work(scale: Scale, tmp_path: Path, mon
     assert planned().commands == first.commands[-1:]  # `reproduce` itself collects the scores
 
 
-@pytest.mark.parametrize(("precision", "noted"), [("bfloat16", True), ("float32", False)])
-def test_a_cpu_without_bfloat16_has_a_note(
-    scale: Scale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, noted: bool
+@pytest.mark.parametrize(
+    ("precision", "trained", "noted"), [("bfloat16", False, True), ("bfloat16", True, False), ("float32", False, False)]
+)
+def test_a_cpu_without_bfloat16_has_a_note_if_it_trains(
+    scale: Scale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, trained: bool, noted: bool
 ) -> None:
     monkeypatch.setattr(run_module, "emulates_bfloat16", lambda device: True)
+    monkeypatch.setattr(Job, "is_trained", lambda job: trained)
     text = io.StringIO()
     planned = replace(scale, precision=precision)
     reproduce(
