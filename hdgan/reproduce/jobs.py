@@ -37,7 +37,7 @@ from hdgan.training.logs import last_record
 from hdgan.training.run_folder import CONFIG_FILE
 
 OF_MACHINE = {"out", "device", "threads", "log.to"}
-"""Options of a run that do not decide what it learns."""
+"""Options in which a run may differ from its row."""
 
 
 @dataclass(frozen=True)
